@@ -1,0 +1,27 @@
+"""vae_tf: variational autoencoders for Keras 3 and TensorFlow.
+
+The map, in the order of the pipeline: data -> networks -> models -> training -> plots -> export.
+"""
+
+import pathlib
+import sys
+
+__version__ = "0.1.0"
+
+# The command `vae-tf` imports what each of its parts needs, so that `vae-tf --help` is quick.
+if not pathlib.Path((getattr(sys, "argv", None) or [""])[0]).name.startswith("vae-tf"):
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            f"vae_tf trains and exports with TensorFlow, and Keras is set to '{keras.backend.backend()}'. "
+            "Set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    from vae_tf.data import Images, check_images, load
+    from vae_tf.layers import Sampling
+    from vae_tf.networks import dense_decoder, dense_encoder
+    from vae_tf.likelihoods import Bernoulli
+    from vae_tf.objectives import gaussian_kl
+    from vae_tf.models.vae import VAE
+    from vae_tf.training import KLWarmup, StepHistory, TrainConfig, load_run, train
+    from vae_tf.export import export_decoder, generate_from_saved_model

@@ -1,0 +1,323 @@
+"""The command line `vae-tf`: parsing and printing only. Heavy imports wait until they are needed."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+
+DESCRIPTION = """\
+Train a variational autoencoder on images, look at what it learned, export its decoder as a
+SavedModel for TF Serving, and generate images from either."""
+
+EXAMPLES = """\
+examples:
+  vae-tf train                                    digits that come with the installation
+  vae-tf train --dataset mnist --latent-dim 2     any image data set of tensorflow-datasets
+  vae-tf train --data photos/ --epochs 50         your own images, all of one size
+  vae-tf export runs/digits_default_z10           a SavedModel in saved_models/
+  vae-tf generate saved_models/digits_default_z10 --num 64 --seed 0 --out grid.png
+"""
+
+
+def main(argv=None):
+    """Run the command; returns its exit status. 2: something in the call cannot be used."""
+    args = _parser().parse_args(argv)
+    try:
+        _import_quietly()
+        from vae_tf.errors import InvalidTypeError, InvalidValueError
+    except KeyboardInterrupt:
+        return _interrupted("Nothing was written.")
+    try:
+        return args.run_command(args)
+    except (InvalidValueError, InvalidTypeError) as error:
+        print(f"vae-tf {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _interrupted(message=""):
+    print(f"\nInterrupted. {message}".rstrip(), file=sys.stderr)
+    return 130
+
+
+def _parser():
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "vae-tf", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    plot = commands.add_parser(
+        "plot",
+        help="draw a run's pictures again",
+        description="Draw the pictures of a run into its directory.",
+    )
+    plot.add_argument("run", metavar="RUN", help="a run directory")
+    plot.set_defaults(run_command=_plot)
+    export = commands.add_parser(
+        "export",
+        help="write a run's decoder as a SavedModel",
+        description="Write the trained decoder to DIR/<version>/, which TF Serving loads as it is. "
+        "Versions are counted from 1; an existing one is never overwritten.",
+    )
+    export.add_argument("run", metavar="RUN", help="a run directory")
+    export.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where the versions go (default: saved_models/<name of the run>)",
+    )
+    export.add_argument(
+        "--version", metavar="N", type=int, help="the version (default: the next free one)"
+    )
+    export.set_defaults(run_command=_export)
+    generate = commands.add_parser(
+        "generate",
+        help="draw images from a run or a SavedModel",
+        description="Decode draws from the prior and save them as one picture. The same seed gives the "
+        "same images, from a run and from its SavedModel alike.",
+    )
+    generate.add_argument(
+        "source",
+        metavar="RUN_OR_SAVED_MODEL",
+        help="a run directory, a SavedModel, or a directory of its versions",
+    )
+    generate.add_argument(
+        "--num", type=int, default=64, metavar="N", help="how many images (default: 64)"
+    )
+    generate.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="what to draw (default: 0)"
+    )
+    generate.add_argument(
+        "--out",
+        default="generated.png",
+        metavar="FILE",
+        help="the picture (default: generated.png)",
+    )
+    generate.set_defaults(run_command=_generate)
+    return parser
+
+
+def _add_train(commands):
+    train = commands.add_parser(
+        "train",
+        help="train a model and leave a run directory",
+        description="Train a variational autoencoder and leave a run directory with its configuration, "
+        "model, history and pictures. Ctrl-C saves what there is.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="recipes:\n"
+        "  default    Adam at 2e-3 with cosine decay; the KL's weight rises from 0 to 1 over the\n"
+        "             first 30 % of the steps\n"
+        "  original   Adam at 1e-3, held; no warm-up\n",
+    )
+    source = train.add_mutually_exclusive_group()
+    source.add_argument(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help="'digits' (default: 8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
+    )
+    source.add_argument("--data", metavar="PATH", help="your own images: a .npz file or a folder")
+    train.add_argument(
+        "--recipe", default="default", metavar="NAME", help="'default' or 'original', see below"
+    )
+    train.add_argument(
+        "--latent-dim",
+        type=int,
+        default=10,
+        metavar="N",
+        help="the size of the code z (default: 10)",
+    )
+    train.add_argument(
+        "--hidden-units",
+        type=_hidden_units,
+        default=(512, 384, 256),
+        metavar="N,N,...",
+        help="widths of the encoder's hidden layers, mirrored by the decoder (default: 512,384,256; 'none' for a linear model)",
+    )
+    train.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images in a step (default: 100, or all where there are fewer)",
+    )
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
+    length.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="gradient steps (default: 10000, but no more than 200 epochs)",
+    )
+    train.add_argument(
+        "--learning-rate", type=float, metavar="X", help="Adam's (default: the recipe's)"
+    )
+    train.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fixes weights, noise and order: the same seed gives the same run (default: 0)",
+    )
+    train.add_argument(
+        "--run",
+        metavar="DIR",
+        help="the run directory, which must not exist (default: runs/<data>_<recipe>_z<latent dim>)",
+    )
+    train.set_defaults(run_command=_train)
+
+
+def _hidden_units(text):
+    """'512,384,256' to a tuple; 'none' or '' to an empty one."""
+    if text.strip().lower() in ("none", ""):
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected widths such as 512,384,256, or none. Received: {text!r}"
+        ) from None
+
+
+def _import_quietly():
+    """Import TensorFlow with what it says about missing GPUs kept back, unless it fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with tempfile.TemporaryFile() as file, _redirected_stderr(file):
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            tf.zeros(())
+        except BaseException:
+            file.seek(0)
+            sys.__stderr__.write(file.read().decode(errors="replace"))
+            raise
+
+
+@contextlib.contextmanager
+def _redirected_stderr(file):
+    """Send file descriptor 2, to which native code writes, to `file`."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _train(args):
+    from vae_tf import training
+
+    names = (
+        "dataset",
+        "data",
+        "recipe",
+        "latent_dim",
+        "hidden_units",
+        "batch_size",
+        "epochs",
+        "steps",
+        "learning_rate",
+        "seed",
+        "run",
+    )
+    config = training.TrainConfig(**{name: getattr(args, name) for name in names})
+    plan = training.prepare(config)
+    images = plan.images
+    shape = "×".join(map(str, images.image_shape))
+    print(
+        f"{images.name}: {len(images.x_train)} training and {len(images.x_test)} test images of {shape}"
+    )
+    print(
+        f"Training {plan.steps} steps of {plan.batch_size} images, recipe {config.recipe}, into {plan.path}",
+        flush=True,
+    )
+    record = training.train(plan)
+    if record["status"] != "completed":
+        return _interrupted(
+            f"Saved the model and its history in {plan.path} ({record['status']}).\nNext: vae-tf plot {plan.path}"
+        )
+    print("Drawing ...", flush=True)
+    paths = _draw(plan.path, record, images)
+    _summary(record, plan.path, paths)
+    return 0
+
+
+def _draw(path, record, images):
+    from vae_tf import plots, training
+
+    _, model = training.load_run(path)
+    return plots.draw(path, model, images, training.load_history(path), record["config"]["seed"])
+
+
+def _summary(record, path, pictures):
+    test = record["test"]
+    print(f"\nTest −ELBO        {test['loss']:8.2f} nats per image")
+    print(f"  reconstruction  {test['reconstruction_loss']:8.2f}")
+    print(f"  KL              {test['kl_loss']:8.2f}")
+    print(f"after {record['steps']} steps in {record['seconds']:.0f} s\n")
+    for name in ("config.json", "model.keras", "history.csv"):
+        print(f"  {path / name}")
+    for picture in pictures:
+        print(f"  {picture}")
+    print(
+        f"\nNext: look at {path / 'reconstruct.png'}, then\n  vae-tf generate {path} --num 64 --out grid.png\n  vae-tf export {path}"
+    )
+
+
+def _plot(args):
+    from vae_tf import training
+
+    record, _ = training.load_run(args.run)
+    for path in _draw(pathlib.Path(args.run), record, training.load_images(record)):
+        print(path)
+    return 0
+
+
+def _export(args):
+    from vae_tf import export, training
+
+    _, model = training.load_run(args.run)
+    out = args.out or pathlib.Path("saved_models") / pathlib.Path(args.run).resolve().name
+    target = export.export_decoder(model, out, args.version)
+    print(
+        f"{target}: signatures serving_default (z -> probabilities), generate (seed -> images, z)"
+    )
+    print(f"Next: vae-tf generate {target.parent} --num 64 --out grid.png")
+    return 0
+
+
+def _generate(args):
+    from vae_tf import export, plots, training
+    from vae_tf.errors import check_positive_int, invalid
+
+    check_positive_int("num", args.num)
+    check_positive_int("seed", args.seed, minimum=0)
+    source, out = pathlib.Path(args.source), pathlib.Path(args.out)
+    if out.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
+        raise invalid("out", "a file ending in .png, .jpg, .pdf or .svg", repr(args.out))
+    if not out.parent.is_dir():
+        raise invalid("out", "a file in a directory that exists", repr(args.out))
+    if (source / "config.json").is_file():
+        images = training.load_run(source)[1].generate(args.num, args.seed)
+    elif export.find_saved_model(source):
+        images = export.generate_from_saved_model(source, args.num, args.seed)
+    else:
+        raise invalid(
+            "source",
+            "a run directory, a SavedModel, or a directory of its versions",
+            repr(args.source),
+            "vae-tf train makes a run.",
+        )
+    plots.generated(images, f"{args.num} images, seed {args.seed}").savefig(out, dpi=120)
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Errors that name the argument, what was expected, what was received, and what to do."""
+
+
+class InvalidValueError(ValueError):
+    """An argument whose value cannot be used. The command line prints it and exits with 2."""
+
+
+class InvalidTypeError(TypeError):
+    """An argument of a type that cannot be used. The command line prints it and exits with 2."""
+
+
+def invalid(argument, expected, received, hint="", kind=InvalidValueError):
+    """Build the error for `argument`; the caller raises it.
+
+    >>> str(invalid("latent_dim", "a positive integer", "latent_dim=0"))
+    "Invalid value for argument 'latent_dim': expected a positive integer. Received: latent_dim=0."
+    """
+    noun = "type" if kind is InvalidTypeError else "value"
+    message = (
+        f"Invalid {noun} for argument '{argument}': expected {expected}. Received: {received}."
+    )
+    return kind(f"{message} {hint}".rstrip())
+
+
+def check_positive_int(argument, value, minimum=1):
+    """Return `value` as an int, or raise if it is not an integer of at least `minimum`."""
+    expected = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise invalid(argument, expected, f"{argument}={value!r}", kind=InvalidTypeError)
+    if value < minimum:
+        raise invalid(argument, expected, f"{argument}={value!r}")
+    return value.__index__()

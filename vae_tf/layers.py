@@ -1,0 +1,41 @@
+"""Layers with randomness in them."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="vae_tf")
+class Sampling(keras.layers.Layer):
+    """The reparameterisation trick: z = μ + exp(½ log σ²)·ε, with ε ~ N(0, I).
+
+    The noise does not depend on the inputs, so the gradient passes to both of them:
+    ∂z/∂μ = 1 and ∂z/∂(log σ²) = ½ exp(½ log σ²)·ε.
+
+    Args:
+        seed: an integer that fixes the sequence of ε, or None for a random one.
+
+    Input: `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`.
+    Output: `z`, of the same shape. Every call draws new noise.
+
+    Example:
+        >>> z = Sampling(seed=0)((ops.zeros((2, 10)), ops.zeros((2, 10))))
+        >>> tuple(z.shape)
+        (2, 10)
+
+    Source: Kingma & Welling (2014), section 2.4.
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs):
+        z_mean, z_log_var = inputs
+        epsilon = keras.random.normal(
+            ops.shape(z_mean), dtype=z_mean.dtype, seed=self.seed_generator
+        )
+        return z_mean + ops.exp(0.5 * z_log_var) * epsilon
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

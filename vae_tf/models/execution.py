@@ -1,0 +1,166 @@
+"""Many training steps in one compiled loop, behind Keras's own `fit`.
+
+Keras compiles one step and calls it from a loop outside the compiler, on one `tf.data` element a
+batch. Here the loop is inside: the weights stay in place between steps, each step's own terms come
+back, and for arrays the data set holds the rows of an execution, gathered at once.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+MOST_STEPS = 100  # in one execution: callbacks are called, and Ctrl-C is heard, in between
+
+
+def choose_steps(steps, exact=False):
+    """A number of steps up to `MOST_STEPS` for one execution of an epoch of `steps`.
+
+    One that divides the epoch. Where only a small one does, a larger is taken, and the epoch's last
+    execution is shorter, unless the epoch is a count of steps, which must come out `exact`ly. None
+    stands for an unknown number.
+    """
+    if steps is None:
+        return MOST_STEPS
+    most = min(steps, MOST_STEPS)
+    divisor = max(n for n in range(1, most + 1) if steps % n == 0)
+    return divisor if exact or 10 * divisor >= most else most
+
+
+class Execution(typing.NamedTuple):
+    """One execution's share of arrays: the rows of its full batches, and of a last, smaller one."""
+
+    arrays: tuple
+    full: typing.Any  # (steps, batch_size)
+    rest: typing.Any  # (0 or 1, what is left over)
+
+
+def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True):
+    """An endless `tf.data` set of `Execution`s. Epoch e has the order that `(seed, e)` draws.
+
+    Args:
+        arrays: a tuple of arrays with one row an image; they stay as they are, bytes as bytes.
+        batch_size, steps_per_execution: images in a batch, batches in an execution.
+        seed: fixes the order of every epoch; None draws one.
+        shuffle: False keeps the order of the arrays.
+    """
+    num, left = len(arrays[0]), len(arrays[0]) % batch_size
+    steps = -(-num // batch_size)
+    seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
+    tensors = tuple(tf.convert_to_tensor(array) for array in arrays)
+
+    def epoch_rows(epoch):
+        order = tf.range(num, dtype=tf.int32)
+        if shuffle:
+            order = tf.random.experimental.stateless_shuffle(order, seed=[seed, epoch])
+        full = tf.reshape(order[: num - left], (-1, batch_size))
+        rest = tf.reshape(order[num - left :], (min(left, 1), left))
+
+        def share(start):
+            stop = start + steps_per_execution
+            last = tf.cast(stop >= steps, tf.int64)
+            return Execution(tensors, full[start:stop], rest[:last])
+
+        return tf.data.Dataset.range(0, steps, steps_per_execution).map(share)
+
+    return tf.data.Dataset.counter().flat_map(epoch_rows).prefetch(2)
+
+
+def make_loop_function(model):
+    """Build the function that `fit` calls with an iterator: up to N steps, then the epoch's logs.
+
+    It stops early at the end of the data, and when the optimizer has made `model.step_limit`
+    steps. The terms of each step are left in `model.step_terms`, an array `(steps, terms)`.
+    """
+    most = model.steps_per_execution
+
+    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    def run_steps(stacked, count):
+        """`count` train steps on the first rows of `stacked`; the terms of each step."""
+
+        def body(index, trace):
+            model.train_step(tf.nest.map_structure(lambda rows: rows[index], stacked))
+            row = tf.stack([tf.cast(term, tf.float32) for term in model.step_terms])
+            return index + 1, tf.tensor_scatter_nd_update(trace, [[index]], [row])
+
+        trace = tf.zeros((most, model.num_terms))
+        _, trace = tf.while_loop(lambda index, _: index < count, body, (0, trace))
+        return {metric.name: metric.result() for metric in model.metrics}, trace
+
+    def begin():
+        """The steps that there is room for, the logs as they stand, and an empty trace."""
+        left = model.step_limit - tf.cast(model.optimizer.iterations, tf.int64)
+        logs = {metric.name: tf.convert_to_tensor(metric.result()) for metric in model.metrics}
+        return tf.cast(tf.minimum(left, most), tf.int32), logs, tf.zeros((0, model.num_terms))
+
+    @tf.function
+    def execute_rows(iterator):
+        """An `Execution`: gather its full batches at once and run them, then the smaller one."""
+        room, logs, trace = begin()
+        arrays, *parts = iterator.get_next()
+        for rows in parts:
+            rows = rows[: room - len(trace)]
+            count = len(rows)
+            if count > 0 and rows.shape[1] > 0:
+                rows = tf.pad(rows, [[0, most - count], [0, 0]])  # one compiled loop for any count
+                batches = model.step_inputs(tuple(tf.gather(array, rows) for array in arrays))
+                logs, terms = run_steps(batches, count)
+                trace = tf.concat([trace, terms[:count]], 0)
+        return logs, trace
+
+    @tf.function
+    def execute_batches(iterator):
+        """Batches of a `tf.data` set: stack those of one size and run them, then the next size."""
+        room, logs, trace = begin()
+        batch = iterator.get_next_as_optional()
+        while len(trace) < room and batch.has_value():
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(trace, tf.TensorShape([None, model.num_terms]))]
+            )
+            batches, count, batch = _stack(
+                iterator, batch, room - len(trace), most, model.step_inputs
+            )
+            logs, terms = run_steps(batches, count)
+            trace = tf.concat([trace, terms[:count]], 0)
+        return logs, trace
+
+    def train_function(iterator):
+        of_rows = isinstance(iterator.element_spec, Execution)
+        logs, trace = (execute_rows if of_rows else execute_batches)(iterator)
+        if len(trace) == 0:
+            raise StopIteration
+        model.step_terms = trace.numpy()
+        return logs
+
+    return train_function
+
+
+def _stack(iterator, batch, room, most, step_inputs):
+    """Batches of the size of the first, up to `room`: stacked, counted, and the one after them."""
+
+    def tensors(batch):
+        return tf.nest.flatten(step_inputs(batch.get_value()))
+
+    def size(batch):
+        return tf.shape(tensors(batch)[0])[0]
+
+    def fits(count, batch, *_):
+        same = tf.cond(batch.has_value(), lambda: size(batch) == wanted, lambda: False)
+        return tf.logical_and(count < room, same)
+
+    def write(count, batch, *arrays):
+        arrays = [a.write(count, t) for a, t in zip(arrays, tensors(batch), strict=True)]
+        # Never ask for a batch that this execution does not use: the next one would lack it.
+        batch = tf.cond(count + 1 < room, iterator.get_next_as_optional, lambda: batch)
+        return (count + 1, batch, *arrays)
+
+    first, wanted = step_inputs(batch.get_value()), size(batch)
+    shapes = [t.shape for t in tf.nest.flatten(first)]
+    arrays = [
+        tf.TensorArray(t.dtype, 0, dynamic_size=True, infer_shape=False)
+        for t in tf.nest.flatten(first)
+    ]
+    count, batch, *arrays = tf.while_loop(fits, write, (0, batch, *arrays))
+    stacks = [tf.ensure_shape(a.stack(), [None, *s]) for a, s in zip(arrays, shapes, strict=True)]
+    padded = [tf.pad(s, [[0, most - count]] + [[0, 0]] * (len(s.shape) - 1)) for s in stacks]
+    return tf.nest.pack_sequence_as(first, padded), count, batch

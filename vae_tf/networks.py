@@ -1,0 +1,69 @@
+"""Encoders and decoders: ordinary Keras models, to be looked at, replaced or used alone."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+from keras import layers
+
+
+def dense_encoder(
+    image_shape, latent_dim, hidden_units=(512, 384, 256), activation="relu", seed=None
+):
+    """x -> Dense layers -> (z_mean, z_log_var): the parameters of q(z|x) = N(μ, diag σ²).
+
+    Args:
+        image_shape: the shape of one image, without the batch.
+        latent_dim: the size of the code.
+        hidden_units: the widths of the hidden layers; none at all gives a linear encoder.
+        activation: any Keras activation.
+        seed: fixes the initial weights.
+
+    Returns:
+        A `keras.Model` from `(batch, *image_shape)`, float in [0, 1], to two tensors of shape
+        `(batch, latent_dim)`.
+    """
+    initializers = _initializers(seed)
+    inputs = keras.Input(tuple(image_shape), name="x")
+    hidden = layers.Flatten(name="flatten")(inputs)
+    for index, units in enumerate(hidden_units):
+        hidden = _dense(units, activation, f"hidden_{index}", initializers)(hidden)
+    z_mean = _dense(latent_dim, None, "z_mean", initializers)(hidden)
+    z_log_var = _dense(latent_dim, None, "z_log_var", initializers)(hidden)
+    return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
+
+
+def dense_decoder(
+    latent_dim, image_shape, hidden_units=(256, 384, 512), activation="relu", seed=None
+):
+    """z -> Dense layers -> the parameters of p(x|z), unbounded (logits for a Bernoulli).
+
+    Arguments as for `dense_encoder`, widths in the order in which the decoder applies them.
+
+    Returns:
+        A `keras.Model` from `(batch, latent_dim)` to `(batch, *image_shape)`.
+    """
+    initializers = _initializers(seed)
+    inputs = keras.Input((latent_dim,), name="z")
+    hidden = inputs
+    for index, units in enumerate(hidden_units):
+        hidden = _dense(units, activation, f"hidden_{index}", initializers)(hidden)
+    logits = _dense(math.prod(image_shape), None, "logits", initializers)(hidden)
+    outputs = layers.Reshape(tuple(image_shape), name="image")(logits)
+    return keras.Model(inputs, outputs, name="decoder")
+
+
+def _initializers(seed):
+    """One Glorot initialiser a layer, each with a seed of its own where `seed` is given."""
+    states = (
+        itertools.count() if seed is None else iter(np.random.SeedSequence(seed).generate_state(99))
+    )
+    for state in states:
+        yield keras.initializers.GlorotUniform(seed=None if seed is None else int(state))
+
+
+def _dense(units, activation, name, initializers):
+    return layers.Dense(
+        units, activation=activation, kernel_initializer=next(initializers), name=name
+    )
