@@ -193,12 +193,17 @@ class StepHistory(keras.callbacks.Callback):
     """Record the loss, its terms and β: each of the first 200 steps, then means of ever more steps.
 
     KL falls and rises within the first few hundred steps, which a record an epoch does not show.
-    `rows` is a list of dictionaries with the keys of `HISTORY_COLUMNS`.
+    `rows` is a list of dictionaries with the keys of `HISTORY_COLUMNS`; `columns()` gives arrays, as
+    `plots.train_process` takes them.
     """
 
     def __init__(self):
         super().__init__()
         self.rows, self._pending, self._epoch = [], [], 0
+
+    def columns(self):
+        """The record as a dictionary of float arrays; NaN where a row has no validation."""
+        return _columns(self.rows)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -246,24 +251,24 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step, now = int(self.model.optimizer.iterations), time.perf_counter()
-        self._start = self._start or (step, now)  # the first execution compiles
-        rate = (step - self._start[0]) / max(now - self._start[1], 1e-9)
-        left = f"{(self.steps - step) / rate:.0f} s left" if rate else ""
         tenth = 10 * step // self.steps
         if self._live or tenth > self._shown:
-            terms = "  ".join(
-                f"{key} {logs[key]:.2f}" for key in ("loss", "reconstruction_loss", "kl_loss")
-            )
-            line = (
-                f"step {step}/{self.steps}  {terms}  {rate * self.batch_size:.0f} images/s  {left}"
-            )
-            print(
-                f"\r{line:<110}" if self._live else line,
-                end="" if self._live else "\n",
-                file=self.stream,
-                flush=True,
-            )
+            names = ("loss", "reconstruction_loss", "kl_loss")
+            terms = "  ".join(f"{name} {logs[name]:.2f}" for name in names)
+            self._write(f"step {step}/{self.steps}  {terms}{self._speed(step, now)}")
             self._shown = tenth
+
+    def _speed(self, step, now):
+        """Images a second and the time left, from the second execution on: the first compiles."""
+        if self._start is None:
+            self._start = (step, now)
+            return ""
+        rate = (step - self._start[0]) / (now - self._start[1])
+        return f"  {rate * self.batch_size:.0f} images/s  {(self.steps - step) / rate:.0f} s left"
+
+    def _write(self, line):
+        text, end = (f"\r{line:<110}", "") if self._live else (line, "\n")
+        print(text, end=end, file=self.stream, flush=True)
 
     def on_train_end(self, logs=None):
         if self._live:
@@ -355,8 +360,13 @@ def load_images(record):
 def load_history(path):
     """`history.csv` as a dictionary of float arrays; NaN where a row has no validation."""
     with open(pathlib.Path(path) / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: np.array([float(row[key] or "nan") for row in rows]) for key in HISTORY_COLUMNS}
+        return _columns(list(csv.DictReader(file)))
+
+
+def _columns(rows):
+    return {
+        key: np.array([float(row.get(key) or "nan") for row in rows]) for key in HISTORY_COLUMNS
+    }
 
 
 def _save(path, vae, rows):
@@ -372,6 +382,7 @@ def _describe(plan):
     """What is needed to know, later, what this run was."""
     images = plan.images
     source = dataclasses.asdict(plan.config)
+    source["hidden_units"] = list(plan.config.hidden_units)
     if plan.config.data is not None:
         source["data"] = str(pathlib.Path(plan.config.data).resolve())
     return {

@@ -35,7 +35,7 @@ class Execution(typing.NamedTuple):
     rest: typing.Any  # (0 or 1, what is left over)
 
 
-def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True):
+def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True, first_epoch=0):
     """An endless `tf.data` set of `Execution`s. Epoch e has the order that `(seed, e)` draws.
 
     Args:
@@ -43,6 +43,7 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True)
         batch_size, steps_per_execution: images in a batch, batches in an execution.
         seed: fixes the order of every epoch; None draws one.
         shuffle: False keeps the order of the arrays.
+        first_epoch: where to begin.
     """
     num, left = len(arrays[0]), len(arrays[0]) % batch_size
     steps = -(-num // batch_size)
@@ -63,7 +64,7 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True)
 
         return tf.data.Dataset.range(0, steps, steps_per_execution).map(share)
 
-    return tf.data.Dataset.counter().flat_map(epoch_rows).prefetch(2)
+    return tf.data.Dataset.counter(first_epoch).flat_map(epoch_rows).prefetch(2)
 
 
 def make_loop_function(model):

@@ -244,9 +244,10 @@ class VAE(keras.Model):
         )  # fmt: skip
 
     def _executions(self, rows, batch_size, shuffle):
-        return execution.executions(
-            rows, batch_size, self.steps_per_execution, self._order_seed, shuffle
-        )
+        """The data of `fit`; a second `fit` goes on with the order where the first ended."""
+        epoch = int(self.optimizer.iterations) // _num_batches(rows[0], batch_size)
+        steps, seed = self.steps_per_execution, self._order_seed
+        return execution.executions(rows, batch_size, steps, seed, shuffle, epoch)
 
     def _set_steps_per_execution(self, steps, exact):
         chosen = execution.choose_steps(steps, exact)
@@ -260,7 +261,7 @@ class VAE(keras.Model):
         same figure, and evaluating in the middle of training does not change it.
         """
         state = self.sampling.seed_generator.state
-        before = ops.convert_to_numpy(state)
+        before = state.value.numpy()
         state.assign(np.array([EVALUATION_SEED, 0], before.dtype))
         try:
             if kwargs.get("_use_cached_eval_dataset"):  # `fit` has checked it
