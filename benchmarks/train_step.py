@@ -43,7 +43,7 @@ def fit_on_arrays(x, epochs):
 
 def fit_as_the_command_does(x, epochs):
     vae = VAE(latent_dim=LATENT, seed=0)
-    vae.compile(keras.optimizers.Adam(training.learning_rate("default", 2e-3, 10**6)))
+    vae.compile(training.RECIPES["default"].optimizer(2e-3, steps=10**6))
     hooks = training.callbacks(steps=10**9, warmup_steps=10**6)
     return lambda: vae.fit(x, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=hooks)
 

@@ -48,13 +48,17 @@ def test_the_run_directory_holds_everything(images_file, tmp_path):
 
 
 def test_the_original_recipe_is_adam_at_1e_3_held():
-    assert training.RECIPES["original"] == training.Recipe(1e-3, warmup=0.0, decay=False)
-    assert training.learning_rate("original", 1e-3, 100) == 1e-3
+    recipe = training.RECIPES["original"]
+    assert recipe.warmup == 0
+    adam = recipe.optimizer(recipe.learning_rate, 100).get_config()
+    assert {k: adam[k] for k in ("learning_rate", "beta_1", "beta_2", "epsilon")} == pytest.approx(
+        {"learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    )
 
 
 def test_the_default_recipe_warms_up_and_decays(images_file, tmp_path):
     plan = prepare(config(images_file, tmp_path))
-    schedule = training.learning_rate("default", 2e-3, plan.steps)
+    schedule = plan.recipe.optimizer(2e-3, plan.steps)._learning_rate
     steps = np.array([0, 10, 25, 50])
     expected = 2e-3 * 0.5 * (1 + np.cos(np.pi * steps / 50))
     np.testing.assert_allclose([float(schedule(s)) for s in steps], expected, atol=1e-9)

@@ -108,7 +108,7 @@ def _add_train(commands):
         "model, history and pictures. Ctrl-C saves what there is.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="recipes:\n"
-        "  default    Adam at 2e-3 with cosine decay; the KL's weight rises from 0 to 1 over the\n"
+        "  default    Adam at 2e-3, β₂ 0.99, cosine decay; the KL's weight rises from 0 to 1 over the\n"
         "             first 30 % of the steps\n"
         "  original   Adam at 1e-3, held; no warm-up\n",
     )

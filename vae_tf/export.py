@@ -123,9 +123,14 @@ def _save(model, path):
         z = seeded_normal(seed, latent_dim)
         return {"images": mean(decoder(z)), "z": z}
 
-    tf.saved_model.save(
-        module, str(path), signatures={"serving_default": decode, "generate": generate}
-    )
+    signatures = {"serving_default": decode, "generate": generate}
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # it would name the place aside, where the model will not stay
+    try:
+        tf.saved_model.save(module, str(path), signatures)
+    finally:
+        logger.setLevel(level)
 
 
 def _exists(target):

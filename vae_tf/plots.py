@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 GAP = 1  # pixels between the tiles of a grid
+COMPONENTS = ("first component", "second component")
 
 
 def image_grid(images, columns=None):
@@ -41,9 +42,9 @@ def reconstruct(originals, reconstructions, columns=20):
     )
 
 
-def generated(images, title="Decoded draws from the prior"):
-    """A grid of generated images."""
-    return _show(image_grid(images), title)
+def generated(images, title="Decoded draws from the prior", columns=None):
+    """A grid of images, row by row; as square as it gets where `columns` is not given."""
+    return _show(image_grid(images, columns), title)
 
 
 def train_process(history):
@@ -68,6 +69,8 @@ def train_process(history):
         label="total, test set",
     )
     upper.set(xscale="log", yscale="log", ylabel="nats per image", title="Training")
+    upper.yaxis.set_major_formatter("{x:.0f}")
+    upper.yaxis.set_minor_formatter("{x:.0f}")
     upper.legend()
     lower.plot(steps, history["kl_loss"], label="KL", color="tab:orange")
     lower.set(xscale="log", xlabel="step", ylabel="nats per image")
@@ -75,7 +78,7 @@ def train_process(history):
     beta.plot(steps, history["beta"], ":", color="tab:grey", label="weight β of the KL (right)")
     beta.set(ylim=(0, 1.05), ylabel="β")
     lines = lower.get_lines() + beta.get_lines()
-    lower.legend(lines, [line.get_label() for line in lines])
+    beta.legend(lines, [line.get_label() for line in lines], framealpha=0.9, loc="upper left")
     return figure
 
 
@@ -110,29 +113,35 @@ def _label_quantiles(axes, points):
     axes.set(xlabel="$z_0$", ylabel="$z_1$")
 
 
-def top_label(z_mean, labels=None, title="Encodings of the test set"):
+def top_label(
+    z_mean, labels=None, title="Encodings of the test set", axis_labels=("$z_0$", "$z_1$")
+):
     """The codes of images in the plane, coloured by label.
 
     Args:
         z_mean: `(N, 2)`.
         labels: `(N,)` or None.
+        title, axis_labels: what it says.
     """
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
+    size = np.clip(20_000 / len(z_mean), 4, 25)  # points²: fewer images, larger dots
     if labels is None:
-        axes.scatter(*z_mean.T, s=4, color="tab:blue", linewidths=0)
+        axes.scatter(*z_mean.T, s=size, color="tab:blue", linewidths=0)
     else:
         colors = matplotlib.colormaps["tab10" if len(np.unique(labels)) <= 10 else "tab20"]
         for index, label in enumerate(np.unique(labels)):
             axes.scatter(
                 *z_mean[labels == label].T,
-                s=5,
+                s=size,
                 color=colors(index % colors.N),
                 linewidths=0,
                 label=str(label),
             )
-        axes.legend(markerscale=4, title="label", loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set(xlabel="$z_0$", ylabel="$z_1$", title=title, aspect="equal")
+        axes.legend(
+            markerscale=8 / np.sqrt(size), title="label", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title, aspect="equal")
     return figure
 
 
@@ -192,8 +201,7 @@ def draw(path, model, images, history, seed=0):
         figures["traversal"] = traversal(model.decode_images, z_mean[picked[0]])
     if model.latent_dim > 2:
         title = "Encodings of the test set, two principal components"
-        figures["encodings"] = top_label(project(z_mean), y, title)
-        figures["encodings"].axes[0].set(xlabel="first component", ylabel="second component")
+        figures["encodings"] = top_label(project(z_mean), y, title, COMPONENTS)
     paths = []
     for name, figure in figures.items():
         paths.append(pathlib.Path(path) / f"{name}.png")

@@ -31,16 +31,24 @@ HISTORY_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train. `warmup`: the part of the steps in which β rises to 1; `decay`: cosine."""
+    """Adam's settings; `decay`: to 0, a cosine; `warmup`: the part of the steps in which β rises."""
 
     learning_rate: float
+    beta_2: float
+    epsilon: float
     warmup: float = 0.0
     decay: bool = False
 
+    def optimizer(self, learning_rate, steps):
+        """Adam from `learning_rate`, over `steps`."""
+        if self.decay:
+            learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        return keras.optimizers.Adam(learning_rate, beta_2=self.beta_2, epsilon=self.epsilon)
+
 
 RECIPES = {
-    "original": Recipe(learning_rate=1e-3),
-    "default": Recipe(learning_rate=2e-3, warmup=0.3, decay=True),
+    "original": Recipe(1e-3, beta_2=0.999, epsilon=1e-8),  # TensorFlow 1's defaults
+    "default": Recipe(2e-3, beta_2=0.99, epsilon=1e-7, warmup=0.3, decay=True),
 }
 
 
@@ -147,13 +155,6 @@ def _free_path(name, config):
     stem = f"{name.replace('/', '_')}_{config.recipe}_z{config.latent_dim}"
     numbered = (pathlib.Path("runs") / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 2**31))
     return next(path for path in numbered if not path.exists())
-
-
-def learning_rate(recipe, peak, steps):
-    """The recipe's schedule: `peak` held, or decayed to 0 over `steps` along half a cosine."""
-    if RECIPES[recipe].decay:
-        return keras.optimizers.schedules.CosineDecay(peak, steps)
-    return peak
 
 
 class KLWarmup(keras.callbacks.Callback):
@@ -296,7 +297,7 @@ def train(plan, progress=True):
     keras.utils.set_random_seed(config.seed)
     vae = VAE(config.latent_dim, config.hidden_units, seed=config.seed)
     vae.build((None, *images.image_shape))
-    vae.compile(keras.optimizers.Adam(learning_rate(config.recipe, plan.learning_rate, plan.steps)))
+    vae.compile(plan.recipe.optimizer(plan.learning_rate, plan.steps))
     epochs = -(-plan.steps // plan.steps_per_epoch)
     hooks = callbacks(plan.steps, plan.warmup_steps)
     plan.path.mkdir(parents=True)
