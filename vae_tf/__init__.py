@@ -23,5 +23,6 @@ if not pathlib.Path((getattr(sys, "argv", None) or [""])[0]).name.startswith("va
     from vae_tf.likelihoods import Bernoulli
     from vae_tf.objectives import gaussian_kl
     from vae_tf.models.vae import VAE
+    from vae_tf.checkpoints import Checkpoints
     from vae_tf.training import KLWarmup, StepHistory, TrainConfig, load_run, train
     from vae_tf.export import export_decoder, generate_from_saved_model

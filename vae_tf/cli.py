@@ -11,11 +11,17 @@ DESCRIPTION = """\
 Train a variational autoencoder on images, look at what it learned, export its decoder as a
 SavedModel for TF Serving, and generate images from either."""
 
+OPTIONS = (  # of `train`, each a field of `TrainConfig`, where the defaults are
+    "dataset", "data", "recipe", "latent_dim", "hidden_units", "batch_size", "epochs", "steps",
+    "learning_rate", "seed", "checkpoint_every", "run",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   vae-tf train                                    digits that come with the installation
   vae-tf train --dataset mnist --latent-dim 2     any image data set of tensorflow-datasets
   vae-tf train --data photos/ --epochs 50         your own images, all of one size
+  vae-tf train --resume runs/digits_default_z10   go on after an interruption
   vae-tf export runs/digits_default_z10           a SavedModel in saved_models/
   vae-tf generate saved_models/digits_default_z10 --num 64 --seed 0 --out grid.png
 """
@@ -115,25 +121,22 @@ def _add_train(commands):
     source = train.add_mutually_exclusive_group()
     source.add_argument(
         "--dataset",
-        default="digits",
         metavar="NAME",
         help="'digits' (default: 8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
     )
     source.add_argument("--data", metavar="PATH", help="your own images: a .npz file or a folder")
     train.add_argument(
-        "--recipe", default="default", metavar="NAME", help="'default' or 'original', see below"
+        "--recipe", metavar="NAME", help="'default' (by default) or 'original', see below"
     )
     train.add_argument(
         "--latent-dim",
         type=int,
-        default=10,
         metavar="N",
         help="the size of the code z (default: 10)",
     )
     train.add_argument(
         "--hidden-units",
         type=_hidden_units,
-        default=(512, 384, 256),
         metavar="N,N,...",
         help="widths of the encoder's hidden layers, mirrored by the decoder (default: 512,384,256; 'none' for a linear model)",
     )
@@ -157,14 +160,25 @@ def _add_train(commands):
     train.add_argument(
         "--seed",
         type=int,
-        default=0,
         metavar="N",
         help="fixes weights, noise and order: the same seed gives the same run (default: 0)",
+    )
+    train.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints, of which the last three are kept (default: 1000)",
     )
     train.add_argument(
         "--run",
         metavar="DIR",
         help="the run directory, which must not exist (default: runs/<data>_<recipe>_z<latent dim>)",
+    )
+    train.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with an interrupted run, from its last checkpoint, with its own options: the "
+        "result is bit for bit that of the run that was never interrupted",
     )
     train.set_defaults(run_command=_train)
 
@@ -211,41 +225,45 @@ def _redirected_stderr(file):
 
 
 def _train(args):
-    from vae_tf import training
+    from vae_tf import checkpoints, training
 
-    names = (
-        "dataset",
-        "data",
-        "recipe",
-        "latent_dim",
-        "hidden_units",
-        "batch_size",
-        "epochs",
-        "steps",
-        "learning_rate",
-        "seed",
-        "run",
-    )
-    config = training.TrainConfig(**{name: getattr(args, name) for name in names})
-    plan = training.prepare(config)
+    plan = _plan(args)
     images = plan.images
     shape = "×".join(map(str, images.image_shape))
-    print(
-        f"{images.name}: {len(images.x_train)} training and {len(images.x_test)} test images of {shape}"
-    )
-    print(
-        f"Training {plan.steps} steps of {plan.batch_size} images, recipe {config.recipe}, into {plan.path}",
-        flush=True,
-    )
-    record = training.train(plan)
+    counts = f"{len(images.x_train)} training and {len(images.x_test)} test images of {shape}"
+    verb = "Going on to" if plan.resume else "Training"
+    how = f"{verb} {plan.steps} steps of {plan.batch_size} images, recipe {plan.config.recipe}"
+    print(f"{images.name}: {counts}\n{how}, into {plan.path}", flush=True)
+    try:
+        record = training.train(plan)
+    except checkpoints.CheckpointError as error:
+        print(f"vae-tf train: error: {error}", file=sys.stderr)
+        return 1
     if record["status"] != "completed":
         return _interrupted(
-            f"Saved the model and its history in {plan.path} ({record['status']}).\nNext: vae-tf plot {plan.path}"
+            f"Saved the model and its history in {plan.path} ({record['status']}).\n"
+            f"Next: vae-tf train --resume {plan.path}, or vae-tf plot {plan.path}"
         )
     print("Drawing ...", flush=True)
     paths = _draw(plan.path, record, images)
     _summary(record, plan.path, paths)
     return 0
+
+
+def _plan(args):
+    """What the options ask for: a new run, or an old one with its own options."""
+    from vae_tf import training
+    from vae_tf.errors import invalid
+
+    given = {
+        key: value for key, value in vars(args).items() if key in OPTIONS and value is not None
+    }
+    if args.resume is None:
+        return training.prepare(training.TrainConfig(**given))
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise invalid("resume", "no other option: a run goes on with its own", names)
+    return training.prepare_resume(args.resume)
 
 
 def _draw(path, record, images):

@@ -1,6 +1,7 @@
 """Layers with randomness in them."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -36,6 +37,14 @@ class Sampling(keras.layers.Layer):
             ops.shape(z_mean), dtype=z_mean.dtype, seed=self.seed_generator
         )
         return z_mean + ops.exp(0.5 * z_log_var) * epsilon
+
+    def save_own_variables(self, store):
+        """Keep the state of the noise, which Keras leaves out, so that training can go on."""
+        store["seed_state"] = self.seed_generator.state.value.numpy()
+
+    def load_own_variables(self, store):
+        if "seed_state" in store:
+            self.seed_generator.state.assign(np.asarray(store["seed_state"]))
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_tf import __version__, data
+from vae_tf.checkpoints import Checkpoints
 from vae_tf.errors import InvalidTypeError, check_positive_int, invalid
 from vae_tf.models.vae import VAE, check_hidden_units
 
@@ -34,8 +35,7 @@ class Recipe:
     """Adam's settings; `decay`: to 0, a cosine; `warmup`: the part of the steps in which β rises."""
 
     learning_rate: float
-    beta_2: float
-    epsilon: float
+    beta_2: float = 0.999
     warmup: float = 0.0
     decay: bool = False
 
@@ -43,12 +43,12 @@ class Recipe:
         """Adam from `learning_rate`, over `steps`."""
         if self.decay:
             learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        return keras.optimizers.Adam(learning_rate, beta_2=self.beta_2, epsilon=self.epsilon)
+        return keras.optimizers.Adam(learning_rate, beta_2=self.beta_2)
 
 
 RECIPES = {
-    "original": Recipe(1e-3, beta_2=0.999, epsilon=1e-8),  # TensorFlow 1's defaults
-    "default": Recipe(2e-3, beta_2=0.99, epsilon=1e-7, warmup=0.3, decay=True),
+    "original": Recipe(1e-3),
+    "default": Recipe(2e-3, beta_2=0.99, warmup=0.3, decay=True),
 }
 
 
@@ -70,6 +70,7 @@ class TrainConfig:
     steps: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+    checkpoint_every: int = 1000
     run: str | None = None
 
     def __post_init__(self):
@@ -79,7 +80,7 @@ class TrainConfig:
             raise invalid(
                 "steps", "either steps or epochs", f"steps={self.steps}, epochs={self.epochs}"
             )
-        for name in ("latent_dim", "batch_size", "epochs", "steps"):
+        for name in ("latent_dim", "batch_size", "epochs", "steps", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         check_positive_int("seed", self.seed, minimum=0)
@@ -106,6 +107,7 @@ class Plan:
     batch_size: int
     steps: int
     learning_rate: float
+    resume: bool = False
 
     @property
     def recipe(self):
@@ -132,9 +134,34 @@ def prepare(config):
             "run",
             "a directory that does not exist yet",
             f"{str(path)!r}",
-            "Give another name, or move it away.",
+            "Give another name, or move it away; to go on with it, vae-tf train --resume RUN.",
         )
     images = data.load(config.dataset, config.data)
+    path = path or _free_path(images.name, config)
+    return _settle(config, images, path)
+
+
+def prepare_resume(path):
+    """The plan of a run that was interrupted, to go on from its last checkpoint.
+
+    Raises:
+        ValueError: it is no run, or its data are not what they were.
+    """
+    record = _load_record(path)
+    config = TrainConfig(**record["config"])
+    plan = _settle(config, load_images(record), pathlib.Path(path), resume=True)
+    if _describe(plan)["data"] != record["data"]:
+        raise invalid(
+            "resume",
+            f"the images that the run was trained on ({record['data']['sha256'][:12]}...)",
+            f"others ({_describe(plan)['data']['sha256'][:12]}...)",
+            "Bring them back, or start a new run.",
+        )
+    return plan
+
+
+def _settle(config, images, path, resume=False):
+    """The numbers that follow from a configuration and its data."""
     count = len(images.x_train)
     batch_size = min(100, count) if config.batch_size is None else config.batch_size
     if batch_size > count:
@@ -147,7 +174,7 @@ def prepare(config):
     else:
         steps = config.steps or min(DEFAULT_STEPS, MOST_EPOCHS * per_epoch)
     rate = config.learning_rate or RECIPES[config.recipe].learning_rate
-    return Plan(config, images, path or _free_path(images.name, config), batch_size, steps, rate)
+    return Plan(config, images, path, batch_size, steps, rate, resume)
 
 
 def _free_path(name, config):
@@ -200,20 +227,20 @@ class StepHistory(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.rows, self._pending, self._epoch = [], [], 0
+        self.rows, self.pending, self.epoch = [], [], 0
 
     def columns(self):
         """The record as a dictionary of float arrays; NaN where a row has no validation."""
         return _columns(self.rows)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
         step = int(self.model.optimizer.iterations) - len(self.model.step_terms)
         for terms in self.model.step_terms:
             step += 1
-            self._pending.append(terms)
+            self.pending.append([float(term) for term in terms])
             if step <= 200 or step % (10 if step <= 2000 else 50) == 0:
                 self._flush(step)
 
@@ -226,17 +253,11 @@ class StepHistory(keras.callbacks.Callback):
         self._flush(int(self.model.optimizer.iterations))
 
     def _flush(self, step):
-        if self._pending:
-            means = np.mean(np.asarray(self._pending, "float64"), axis=0)
-            names = ("loss", "reconstruction_loss", "kl_loss", "beta")
-            self.rows.append(
-                {
-                    "step": step,
-                    "epoch": self._epoch + 1,
-                    **dict(zip(names, map(float, means), strict=True)),
-                }
-            )
-            self._pending = []
+        if self.pending:
+            means = map(float, np.mean(self.pending, axis=0))
+            terms = zip(("loss", "reconstruction_loss", "kl_loss", "beta"), means, strict=True)
+            self.rows.append({"step": step, "epoch": self.epoch + 1, **dict(terms)})
+            self.pending = []
 
 
 class Progress(keras.callbacks.Callback):
@@ -300,7 +321,10 @@ def train(plan, progress=True):
     vae.compile(plan.recipe.optimizer(plan.learning_rate, plan.steps))
     epochs = -(-plan.steps // plan.steps_per_epoch)
     hooks = callbacks(plan.steps, plan.warmup_steps)
-    plan.path.mkdir(parents=True)
+    plan.path.mkdir(parents=True, exist_ok=plan.resume)
+    best = keras.callbacks.ModelCheckpoint(plan.path / "best.keras", save_best_only=True)
+    directory, every = plan.path / "checkpoints", config.checkpoint_every
+    hooks += [best, Checkpoints(directory, every, callbacks=[hooks[0], best])]
     record = _describe(plan)
     _write_json(plan.path / "config.json", record | {"status": "training"})
     start = time.perf_counter()
@@ -334,23 +358,27 @@ def load_run(path):
     Raises:
         ValueError: it is no run, or has no model yet.
     """
-    path = pathlib.Path(path)
-    if not (path / "config.json").is_file():
-        raise invalid(
-            "run",
-            "a run directory, which holds config.json",
-            f"{str(path)!r}",
-            "vae-tf train makes one.",
-        )
+    path, record = pathlib.Path(path), _load_record(path)
     if not (path / "model.keras").is_file():
         raise invalid(
             "run",
             "a run with a model.keras",
             f"{str(path)!r}, whose training has not come to an end",
+            f"Go on with it: vae-tf train --resume {path}",
         )
-    return json.loads((path / "config.json").read_text()), keras.models.load_model(
-        path / "model.keras"
-    )
+    return record, keras.models.load_model(path / "model.keras")
+
+
+def _load_record(path):
+    path = pathlib.Path(path) / "config.json"
+    if not path.is_file():
+        raise invalid(
+            "run",
+            "a run directory, which holds config.json",
+            f"{str(path.parent)!r}",
+            "vae-tf train makes one.",
+        )
+    return json.loads(path.read_text())
 
 
 def load_images(record):

@@ -127,11 +127,21 @@ def make_loop_function(model):
 
     def train_function(iterator):
         of_rows = isinstance(iterator.element_spec, Execution)
+        if model.skip_executions:
+            return skip(iterator, 1 if of_rows else most)
         logs, trace = (execute_rows if of_rows else execute_batches)(iterator)
         if len(trace) == 0:
             raise StopIteration
         model.step_terms = trace.numpy()
         return logs
+
+    def skip(iterator, elements):
+        """Pass over what an execution did before training was interrupted."""
+        for _ in range(elements):
+            next(iterator)
+        model.skip_executions -= 1
+        model.step_terms = np.zeros((0, model.num_terms))
+        return {metric.name: metric.result() for metric in model.metrics}
 
     return train_function
 

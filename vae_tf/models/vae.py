@@ -69,6 +69,7 @@ class VAE(keras.Model):
             name="kl_warmup_steps", initializer="zeros", trainable=False
         )
         self.step_terms = None  # see `train_step`
+        self.skip_executions = 0  # of the next epoch, as done before; see `Checkpoints`
         self.step_limit = tf.Variable(np.iinfo(np.int64).max, trainable=False, dtype=tf.int64)
         names = ("loss", "reconstruction_loss", "kl_loss")
         self._trackers = [keras.metrics.Mean(name=name) for name in names]
@@ -223,6 +224,7 @@ class VAE(keras.Model):
         """
         self._assert_compile_called("fit")
         x, y, kwargs = self._checked_arguments(x, y, kwargs)
+        kwargs = self._restored(kwargs)
         arrays = isinstance(x, np.ndarray)
         if arrays:
             x, y, kwargs = self._split_validation(x, y, kwargs)
@@ -233,8 +235,9 @@ class VAE(keras.Model):
             self._set_steps_per_execution(steps, exact=steps_per_epoch is not None)
         if arrays and steps_per_epoch is None and self._in_one_loop:
             rows = (x,) if y is None else (x, np.asarray(y))
-            x, y, steps_per_epoch = self._executions(rows, batch_size, shuffle), None, steps
-            arrays = False
+            epoch = kwargs.get("initial_epoch")
+            x = self._executions(rows, batch_size, shuffle, epoch)
+            y, arrays, steps_per_epoch = None, False, steps
         return super().fit(
             x, y,
             batch_size=batch_size if arrays else None,
@@ -243,9 +246,18 @@ class VAE(keras.Model):
             **kwargs,
         )  # fmt: skip
 
-    def _executions(self, rows, batch_size, shuffle):
-        """The data of `fit`; a second `fit` goes on with the order where the first ended."""
-        epoch = int(self.optimizer.iterations) // _num_batches(rows[0], batch_size)
+    def _restored(self, kwargs):
+        """Let a callback such as `Checkpoints` bring back an earlier state, and begin there."""
+        hooks = kwargs.get("callbacks") or ()
+        for hook in hooks if isinstance(hooks, (list, tuple)) else (hooks,):
+            if hasattr(hook, "restore"):
+                kwargs = {**kwargs, "initial_epoch": hook.restore(self)}
+        return kwargs
+
+    def _executions(self, rows, batch_size, shuffle, epoch):
+        """The data of `fit`, from `epoch` on; by default from where the last `fit` ended."""
+        if epoch is None:
+            epoch = int(self.optimizer.iterations) // _num_batches(rows[0], batch_size)
         steps, seed = self.steps_per_execution, self._order_seed
         return execution.executions(rows, batch_size, steps, seed, shuffle, epoch)
 
