@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import blobs, run_python
+from helpers import REPOSITORY, blobs, run_python
 
 from vae_tf import VAE, export_decoder, generate_from_saved_model
 from vae_tf.export import find_saved_model, next_version, versions
@@ -94,3 +94,12 @@ def test_refusals(model, tmp_path):
     with pytest.raises(ValueError, match="SavedModel"):
         generate_from_saved_model(tmp_path, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_the_decoder_that_ships_draws_digits():
+    """Its mean brightness is MNIST's (0.1307, as its users know it), and its draws differ."""
+    images = generate_from_saved_model(REPOSITORY / "saved_models" / "mnist_z10", 200, seed=0)
+    assert images.shape == (200, 28, 28, 1)
+    assert images.mean() == pytest.approx(0.1307, abs=0.02)
+    assert images[:, :3].mean() < 0.01  # MNIST keeps its margin empty
+    assert images.std(axis=0).max() > 0.3

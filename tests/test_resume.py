@@ -57,7 +57,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("crash", "every_steps"),
-    [([12, 30], 3), ([11, 25], 1), ([6, 20, 44], 7)],  # 11: at the end of an epoch
+    [([11, 25], 1), ([6, 30], 7)],  # 11: at the end of an epoch
 )
 def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_steps, tmp_path):
     for step in crash:
@@ -87,14 +87,25 @@ def test_the_last_few_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(uninterrupted, damage, tmp_path):
+def test_a_damaged_checkpoint_is_known_by_its_checksum(damage, tmp_path):
+    path = tmp_path / "step_0000000001.ckpt"
+    checkpoints.write(path, {"step": 1}, [np.arange(1000.0)])
+    state, arrays = checkpoints.read(path)
+    assert state == {"step": 1}
+    np.testing.assert_array_equal(arrays[0], np.arange(1000.0))
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
+    with pytest.raises(ValueError, match="checksum"):
+        checkpoints.read(path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(uninterrupted, tmp_path):
     with pytest.raises(RuntimeError):
         fit(tmp_path, stop_after=30)
     newest = checkpoints.checkpoint_paths(tmp_path)[0]
-    content = bytearray(newest.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2] ^= 1
-    newest.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
+    newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
         vae, _, _ = fit(tmp_path)
     for one, other in zip(states(vae), states(uninterrupted[0]), strict=True):
@@ -171,7 +182,7 @@ def test_sigkill_at_random_moments_and_resume(tmp_path):
         "--hidden-units",
         "64",
         "--steps",
-        "2000",
+        "700",
         "--batch-size",
         "50",
         "--checkpoint-every",
@@ -179,7 +190,7 @@ def test_sigkill_at_random_moments_and_resume(tmp_path):
     )
     arguments, kwargs = command("train", *options, "--run", "whole", cwd=tmp_path)
     subprocess.run(arguments, check=True, **kwargs)
-    delays, killed = np.random.default_rng().uniform(0, 1.0, 3), 0
+    delays, killed = np.random.default_rng().uniform(0, 0.5, 2), 0
     arguments, kwargs = command("train", *options, "--run", "killed", cwd=tmp_path)
     directory = tmp_path / "killed" / "checkpoints"
     for delay in delays:

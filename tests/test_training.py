@@ -44,7 +44,10 @@ def test_the_run_directory_holds_everything(images_file, tmp_path):
         history["loss"], history["reconstruction_loss"] + history["kl_loss"], rtol=1e-6
     )
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "model.keras", "history.csv"}
+    assert names == {"config.json", "model.keras", "history.csv", "best.keras", "checkpoints"}
+    best = keras.models.load_model(tmp_path / "run" / "best.keras")
+    lowest = np.nanmin(history["val_loss"])
+    assert best.evaluate(x_test, batch_size=20, verbose=0)[0] == pytest.approx(lowest, rel=1e-5)
 
 
 def test_the_original_recipe_is_adam_at_1e_3_held():
@@ -164,3 +167,27 @@ def test_the_fingerprint_follows_the_data(images_file, tmp_path):
     other = training._describe(prepare(config(images_file, tmp_path)))["data"]["sha256"]
     assert one != other
     assert json.dumps(one)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_term(images_file, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"At step \d+, .*(reconstruction|kl)_loss is"):
+        train(config(images_file, tmp_path, learning_rate=1e30), progress=False)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["status"].startswith(
+        "diverged"
+    )
+
+
+def test_the_guard_names_the_first_bad_step_and_keeps_the_checkpoint_before_it(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 4:
+                bias = self.model.encoder.get_layer("z_log_var").bias
+                bias.assign(np.full(2, np.nan))
+
+    model = vae_tf.VAE(2, (4,), seed=0)
+    model.compile(steps_per_execution=3)
+    hooks = [Spoil(), training.FiniteGuard(), vae_tf.Checkpoints(tmp_path, every_steps=3)]
+    with pytest.raises(FloatingPointError, match=r"At step 5, .*kl_loss is nan"):
+        model.fit(blobs(40), batch_size=10, epochs=5, verbose=0, callbacks=hooks)
+    state, _ = vae_tf.checkpoints.load_newest(tmp_path)
+    assert state["step"] == 3

@@ -9,7 +9,8 @@ import sys
 __version__ = "0.1.0"
 
 # The command `vae-tf` imports what each of its parts needs, so that `vae-tf --help` is quick.
-if not pathlib.Path((getattr(sys, "argv", None) or [""])[0]).name.startswith("vae-tf"):
+_script = pathlib.Path((getattr(sys, "argv", None) or [""])[0]).name
+if _script not in ("vae-tf", "vae-tf.exe", "vae-tf-script.py"):
     import keras
 
     if keras.backend.backend() != "tensorflow":

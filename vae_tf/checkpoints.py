@@ -119,6 +119,8 @@ class Checkpoints(keras.callbacks.Callback):
             "callbacks": [_plain_attributes(callback) for callback in self.callbacks],
         }
         arrays = [variable.value.numpy() for variable in _variables(self.model)]
+        if not all(np.isfinite(array).all() for array in arrays):
+            return  # the last good one stays; the next step shows the loss that stops training
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             write(self.directory / f"step_{step:010d}.ckpt", state, arrays)

@@ -16,6 +16,10 @@ OPTIONS = (  # of `train`, each a field of `TrainConfig`, where the defaults are
     "learning_rate", "seed", "checkpoint_every", "run",
 )  # fmt: skip
 
+_UNUSABLE_PATHS = (
+    FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   vae-tf train                                    digits that come with the installation
@@ -40,8 +44,11 @@ def main(argv=None):
     except (InvalidValueError, InvalidTypeError) as error:
         print(f"vae-tf {args.command}: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return _interrupted()
+    except _UNUSABLE_PATHS as error:
+        print(f"vae-tf {args.command}: error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(str(interrupt))
 
 
 def _interrupted(message=""):
@@ -198,7 +205,7 @@ def _hidden_units(text):
 def _import_quietly():
     """Import TensorFlow with what it says about missing GPUs kept back, unless it fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     with tempfile.TemporaryFile() as file, _redirected_stderr(file):
         try:
             import tensorflow as tf
@@ -238,6 +245,11 @@ def _train(args):
         record = training.train(plan)
     except checkpoints.CheckpointError as error:
         print(f"vae-tf train: error: {error}", file=sys.stderr)
+        return 1
+    except FloatingPointError as error:
+        kept = checkpoints.checkpoint_paths(plan.path / "checkpoints")[:1]
+        last = f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+        print(f"vae-tf train: error: training diverged. {error} {last}", file=sys.stderr)
         return 1
     if record["status"] != "completed":
         return _interrupted(
@@ -317,9 +329,9 @@ def _generate(args):
     check_positive_int("num", args.num)
     check_positive_int("seed", args.seed, minimum=0)
     source, out = pathlib.Path(args.source), pathlib.Path(args.out)
-    if out.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
         raise invalid("out", "a file ending in .png, .jpg, .pdf or .svg", repr(args.out))
-    if not out.parent.is_dir():
+    if out.is_dir() or not out.parent.is_dir():
         raise invalid("out", "a file in a directory that exists", repr(args.out))
     if (source / "config.json").is_file():
         images = training.load_run(source)[1].generate(args.num, args.seed)

@@ -5,7 +5,9 @@
 
 import collections
 import dataclasses
+import logging
 import pathlib
+import sys
 
 import numpy as np
 
@@ -45,6 +47,8 @@ def load(dataset="digits", data=None):
     """
     if data is not None:
         return _load_path(pathlib.Path(data))
+    if not isinstance(dataset, str):
+        raise invalid("dataset", "a name", repr(dataset), kind=InvalidTypeError)
     if dataset == "digits":
         return _load_digits()
     return _load_tfds(dataset)
@@ -65,7 +69,11 @@ def check_images(x, argument="x"):
         TypeError: not an array of numbers.
         ValueError: empty, of another rank, not finite, or out of range.
     """
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        found = f"rows of different lengths ({error})"
+        raise invalid(argument, "images of one size", found) from error
     if x.dtype.kind not in "buif":
         raise invalid(argument, "an array of numbers", f"dtype {x.dtype}", kind=InvalidTypeError)
     if x.ndim not in (2, 3, 4):
@@ -95,18 +103,43 @@ def _check_floats(x, argument):
             f"{(~finite).reshape(len(x), -1).any(1).sum()} of {len(x)} images, the first at index {first}",
             "Repair or drop those images.",
         )
-    low, high = float(x.min()), float(x.max())
+    low, high = x.min(), x.max()
     if low < 0 or high > 1:
-        raise invalid(
-            argument, "floats in [0, 1]", f"values from {low:.6g} to {high:.6g}", _mend(low, high)
-        )
+        found = f"values from {_number(low)} to {_number(high)}"
+        raise invalid(argument, "floats in [0, 1]", found, _mend(low, high))
 
 
 def _mend(low, high):
-    if low < 0:
-        return f"Rescale: (x - ({low:.6g})) / {high - low:.6g} (multiply by {1 / (high - low):.6g} after the shift)."
-    factor = 255 if 1 < high <= 255 else high
-    return f"Divide by {factor:.6g} (multiply by {1 / factor:.6g})."
+    """What brings values from `low` to `high` into [0, 1], exactly, in their own precision."""
+    if low >= 0:
+        divisor = high.dtype.type(255) if 128 <= high <= 255 else high
+        factor = _factor(high, divisor)
+        return f"Divide by {_number(divisor)} (multiply by {_number(factor)})."
+    spread = high - low
+    if not 0 < spread < np.inf:
+        return "Values from 0, black, to 1, white, are needed."
+    factor = _factor(spread, spread)
+    return (
+        f"Rescale: (x - {_number(low)}) / {_number(spread)} "
+        f"(multiply by {_number(factor)} after the shift)."
+    )
+
+
+def _factor(high, divisor):
+    """1 / `divisor`, rounded so that `high` times it is not above 1."""
+    factor = high.dtype.type(1) / divisor
+    while high * factor > 1:
+        factor = np.nextafter(factor, factor.dtype.type(0))
+    return factor
+
+
+def _number(value):
+    """All digits that tell the value apart in its precision, and no more."""
+    return (
+        np.format_float_positional(value, trim="-")
+        if 1e-5 < abs(value) < 1e9 or value == 0
+        else str(value)
+    )
 
 
 def _check_integers(x, argument):
@@ -145,7 +178,7 @@ def _load_tfds(name):
 
     try:
         builder = tfds.builder(name)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
         raise invalid(
             "dataset",
             "'digits' or the name of an image data set of tensorflow-datasets",
@@ -154,9 +187,9 @@ def _load_tfds(name):
         ) from error
     _check_image_features(builder, name)
     _prepare(builder, name)
-    x_train, y_train = _read(builder, name, "train")
+    x_train, y_train = _read(builder, "train")
     if "test" in builder.info.splits:
-        x_test, y_test = _read(builder, name, "test")
+        x_test, y_test = _read(builder, "test")
         return Images(name, x_train, x_test, y_train, y_test)
     return _hold_out(name, x_train, y_train)
 
@@ -169,41 +202,50 @@ def _similar(name, tfds):
 
 
 def _check_image_features(builder, name):
-    features = builder.info.features
-    if "image" not in features or ("train" not in builder.info.splits and builder.info.splits):
+    """Refuse what has no images, or images of many sizes, before anything is downloaded."""
+    features, splits = builder.info.features, sorted(builder.info.splits)
+    if "image" not in features or (splits and "train" not in splits):
+        found = f"{name!r} with features {sorted(features)} and splits {splits}"
+        raise invalid("dataset", "a data set with a feature 'image' and a split 'train'", found)
+    if None in features["image"].shape:
         raise invalid(
             "dataset",
-            "a data set with a feature 'image' and a split 'train'",
-            f"{name!r} with features {sorted(features)} and splits {sorted(builder.info.splits)}",
+            "a data set whose images all have one size",
+            f"{name!r} with images of shape {features['image'].shape}",
+            "Bring the images to one size, and give them as --data FILE.npz or --data FOLDER.",
         )
 
 
 def _prepare(builder, name):
+    """Download a data set that is not here, and say so."""
+    if builder.data_path.exists():
+        return
+    print(
+        f"{name}: not here yet; downloading to {builder.data_dir} ...", file=sys.stderr, flush=True
+    )
+    logger = logging.getLogger("urllib3")  # it would name every retry of every file
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         builder.download_and_prepare()
     except Exception as error:
+        words = str(error).splitlines()[0] if str(error) else "no message"
         raise invalid(
             "dataset",
             "a data set that is on this machine or can be downloaded",
             f"{name!r}, and tensorflow-datasets could not prepare it in {builder.data_dir} "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})",
+            f"({type(error).__name__}: {words})",
             "Check the network, or set TFDS_DATA_DIR to a directory that holds it. Without a network, "
             "--dataset digits comes with the installation and --data takes your own images.",
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
-def _read(builder, name, split):
+def _read(builder, split):
     """All images of a split as one array, and the labels where there are any."""
     import tensorflow_datasets as tfds
 
-    shape = builder.info.features["image"].shape
-    if None in shape:
-        raise invalid(
-            "dataset",
-            "a data set whose images all have one size",
-            f"{name!r} with images of shape {shape}",
-            "Bring the images to one size, and give them as --data FILE.npz or --data FOLDER.",
-        )
     labels = "label" in builder.info.features
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     dataset = dataset.map(lambda row: (row["image"], row["label"] if labels else 0)).batch(1000)
@@ -227,7 +269,7 @@ def _load_path(path):
 
 def _load_npz(path):
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError) as error:
         raise invalid(
@@ -264,10 +306,9 @@ def _load_npz(path):
 def _pair(arrays, x_key, y_key, path):
     """Images as `(N, H, W, C)`, in bytes where nothing is lost by it, and their labels or None."""
     x, y = check_images(arrays[x_key], f"data ({path.name}: {x_key})"), arrays.get(y_key)
-    if y is not None and len(y) != len(x):
-        raise invalid(
-            "data", f"one label for each of {len(x)} images", f"{len(y)} labels in {y_key}"
-        )
+    if y is not None and y.shape[:1] != x.shape[:1]:
+        expected = f"one label for each of {len(x)} images"
+        raise invalid("data", expected, f"{len(y) if y.ndim else 'no list of'} labels in {y_key}")
     if x.ndim == 2:
         x = x[:, None, :]
     if x.ndim == 3:
@@ -279,8 +320,12 @@ def _pair(arrays, x_key, y_key, path):
 
 
 def _read_folder(folder):
-    """Every file below `folder`, in sorted order; a sub-folder's name is its images' label."""
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    """Every file below `folder`, in sorted order; a sub-folder's name is its images' label.
+
+    Names that begin with a dot are passed over.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [p for p in paths if not any(part[0] == "." for part in p.relative_to(folder).parts)]
     if not paths:
         raise invalid(
             "data", "a folder with images in it", f"{str(folder)!r}, which holds no files"
@@ -297,8 +342,8 @@ def _read_folder(folder):
             for (height, width), names in sorted(sizes.items(), key=lambda item: -len(item[1]))
         )
         raise invalid("data", "images of one size", found, "Bring them to one size first.")
-    classes = sorted({path.parent for path in paths})
-    labels = np.array([classes.index(path.parent) for path in paths]) if len(classes) > 1 else None
+    names = np.array([str(path.parent.relative_to(folder)) for path in paths])
+    labels = names if len(set(names)) > 1 else None
     return np.stack(images), labels
 
 
@@ -307,16 +352,19 @@ def _read_image(path, folder):
 
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
             grey = image.mode in ("1", "L", "LA")
             return np.array(image.convert("L" if grey else "RGB")).reshape(
                 image.height, image.width, -1
             )
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise invalid(
             "data",
             "a folder that holds image files only",
-            f"{str(path.relative_to(folder))!r}, which cannot be read as an image",
-            "Move it away, or give another folder.",
+            f"{str(path.relative_to(folder))!r}, which cannot be read as an image{why}",
+            "Convert it, move it away, or give another folder.",
         ) from error
 
 

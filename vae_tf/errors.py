@@ -1,5 +1,7 @@
 """Errors that name the argument, what was expected, what was received, and what to do."""
 
+import pathlib
+
 
 class InvalidValueError(ValueError):
     """An argument whose value cannot be used. The command line prints it and exits with 2."""
@@ -20,6 +22,15 @@ def invalid(argument, expected, received, hint="", kind=InvalidValueError):
         f"Invalid {noun} for argument '{argument}': expected {expected}. Received: {received}."
     )
     return kind(f"{message} {hint}".rstrip())
+
+
+def check_new_path(argument, path):
+    """Return `path` as a `Path`, or raise if something on the way to it is a file."""
+    path = pathlib.Path(path)
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise invalid(argument, "a path through directories", f"{str(path)!r}, below a file")
+    return path
 
 
 def check_positive_int(argument, value, minimum=1):

@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.errors import check_positive_int, invalid
+from vae_tf.errors import check_new_path, check_positive_int, invalid
 from vae_tf.seeding import row_seeds, seeded_normal
 
 
@@ -35,7 +35,7 @@ def export_decoder(model, out, version=None):
         ValueError: that version exists, or `out` is not a directory.
     """
     model.assert_built("export_decoder")
-    out = pathlib.Path(out)
+    out = check_new_path("out", out)
     if out.exists() and not out.is_dir():
         raise invalid("out", "a directory", f"{str(out)!r}, which is a file")
     version = next_version(out) if version is None else check_positive_int("version", version)

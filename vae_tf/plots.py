@@ -68,17 +68,18 @@ def train_process(history):
         color="black",
         label="total, test set",
     )
-    upper.set(xscale="log", yscale="log", ylabel="nats per image", title="Training")
-    upper.yaxis.set_major_formatter("{x:.0f}")
-    upper.yaxis.set_minor_formatter("{x:.0f}")
+    scale = "log" if len(steps) else "linear"
+    upper.set(xscale=scale, yscale=scale, ylabel="nats per image", title="Training")
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.yaxis.set_minor_formatter("{x:g}")
     upper.legend()
     lower.plot(steps, history["kl_loss"], label="KL", color="tab:orange")
-    lower.set(xscale="log", xlabel="step", ylabel="nats per image")
+    lower.set(xscale=scale, xlabel="step", ylabel="nats per image")
     beta = lower.twinx()
     beta.plot(steps, history["beta"], ":", color="tab:grey", label="weight β of the KL (right)")
     beta.set(ylim=(0, 1.05), ylabel="β")
     lines = lower.get_lines() + beta.get_lines()
-    beta.legend(lines, [line.get_label() for line in lines], framealpha=0.9, loc="upper left")
+    beta.legend(lines, [line.get_label() for line in lines], framealpha=0.9, loc="center right")
     return figure
 
 
@@ -129,12 +130,12 @@ def top_label(
     if labels is None:
         axes.scatter(*z_mean.T, s=size, color="tab:blue", linewidths=0)
     else:
-        colors = matplotlib.colormaps["tab10" if len(np.unique(labels)) <= 10 else "tab20"]
-        for index, label in enumerate(np.unique(labels)):
+        names = np.unique(labels)
+        for color, label in zip(_colors(len(names)), names, strict=True):
             axes.scatter(
                 *z_mean[labels == label].T,
                 s=size,
-                color=colors(index % colors.N),
+                color=color,
                 linewidths=0,
                 label=str(label),
             )
@@ -145,11 +146,18 @@ def top_label(
     return figure
 
 
+def _colors(count):
+    """As many different colours as there are labels, the familiar ones where they suffice."""
+    if count <= 20:
+        return matplotlib.colormaps["tab10" if count <= 10 else "tab20"].colors[:count]
+    return matplotlib.colormaps["turbo"](np.linspace(0, 1, count))
+
+
 def project(z_mean):
     """The codes `(N, latent_dim)` on the plane of their two largest principal components."""
     centred = z_mean - z_mean.mean(0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:2].T
+    _, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order
+    return centred @ directions[:, :-3:-1]
 
 
 def traversal(decode, z, columns=11, extent=2.5):

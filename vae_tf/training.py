@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -19,11 +21,13 @@ import tensorflow as tf
 
 from vae_tf import __version__, data
 from vae_tf.checkpoints import Checkpoints
-from vae_tf.errors import InvalidTypeError, check_positive_int, invalid
+from vae_tf.errors import InvalidTypeError, check_new_path, check_positive_int, invalid
 from vae_tf.models.vae import VAE, check_hidden_units
 
 DEFAULT_STEPS, MOST_EPOCHS = 10_000, 200  # where neither steps nor epochs are given
+_RESUME = "If it was interrupted: vae-tf train --resume RUN goes on with it."
 EVALUATIONS = 20  # of the test set while a run trains, at most
+TERMS = ("loss", "reconstruction_loss", "kl_loss", "beta")  # of a step, as in `step_terms`
 HISTORY_COLUMNS = (
     "step", "epoch", "loss", "reconstruction_loss", "kl_loss", "beta",
     "val_loss", "val_reconstruction_loss", "val_kl_loss",
@@ -83,7 +87,8 @@ class TrainConfig:
         for name in ("latent_dim", "batch_size", "epochs", "steps", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
-        check_positive_int("seed", self.seed, minimum=0)
+        if check_positive_int("seed", self.seed, minimum=0) >= 2**32:
+            raise invalid("seed", "an integer below 2**32", f"seed={self.seed}")
         object.__setattr__(self, "hidden_units", check_hidden_units(self.hidden_units))
         rate = self.learning_rate
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))):
@@ -128,7 +133,7 @@ def prepare(config):
     Raises:
         ValueError: the data cannot be used, or the run directory exists.
     """
-    path = pathlib.Path(config.run) if config.run else None
+    path = None if config.run is None else check_new_path("run", config.run)
     if path is not None and path.exists():
         raise invalid(
             "run",
@@ -149,15 +154,7 @@ def prepare_resume(path):
     """
     record = _load_record(path)
     config = TrainConfig(**record["config"])
-    plan = _settle(config, load_images(record), pathlib.Path(path), resume=True)
-    if _describe(plan)["data"] != record["data"]:
-        raise invalid(
-            "resume",
-            f"the images that the run was trained on ({record['data']['sha256'][:12]}...)",
-            f"others ({_describe(plan)['data']['sha256'][:12]}...)",
-            "Bring them back, or start a new run.",
-        )
-    return plan
+    return _settle(config, load_images(record), pathlib.Path(path), resume=True)
 
 
 def _settle(config, images, path, resume=False):
@@ -255,7 +252,7 @@ class StepHistory(keras.callbacks.Callback):
     def _flush(self, step):
         if self.pending:
             means = map(float, np.mean(self.pending, axis=0))
-            terms = zip(("loss", "reconstruction_loss", "kl_loss", "beta"), means, strict=True)
+            terms = zip(TERMS, means, strict=True)
             self.rows.append({"step": step, "epoch": self.epoch + 1, **dict(terms)})
             self.pending = []
 
@@ -297,9 +294,43 @@ class Progress(keras.callbacks.Callback):
             print(file=self.stream, flush=True)
 
 
+class FiniteGuard(keras.callbacks.Callback):
+    """Stop at the first step whose loss, or either of its terms, is not finite.
+
+    Raises:
+        FloatingPointError: names the term and the step, and says what usually helps.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        bad = ~np.isfinite(self.model.step_terms)
+        if not bad.any():
+            return
+        row = int(bad.any(axis=1).argmax())
+        step = int(self.model.optimizer.iterations) - len(bad) + row + 1
+        terms = dict(zip(TERMS, self.model.step_terms[row], strict=True))
+        parts = [f"{name} is {terms[name]}" for name in TERMS[1:] if not np.isfinite(terms[name])]
+        raise FloatingPointError(
+            f"At step {step}, {' and '.join(parts) or 'loss is not finite'}. What usually helps: a "
+            "smaller learning rate, a longer KL warm-up, inputs that the likelihood expects."
+        )
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keep the model with the lowest `val_loss` so far at `path`, written aside and renamed."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.best = path, float("inf")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (logs or {}).get("val_loss", float("inf")) < self.best:
+            self.best = float(logs["val_loss"])
+            _save_model(self.path, self.model)
+
+
 def callbacks(steps, warmup_steps=0):
     """The recipe's callbacks, the record first."""
-    return [StepHistory(), KLWarmup(warmup_steps), StopAt(steps)]
+    return [StepHistory(), KLWarmup(warmup_steps), StopAt(steps), FiniteGuard()]
 
 
 def train(plan, progress=True):
@@ -322,7 +353,7 @@ def train(plan, progress=True):
     epochs = -(-plan.steps // plan.steps_per_epoch)
     hooks = callbacks(plan.steps, plan.warmup_steps)
     plan.path.mkdir(parents=True, exist_ok=plan.resume)
-    best = keras.callbacks.ModelCheckpoint(plan.path / "best.keras", save_best_only=True)
+    best = BestModel(plan.path / "best.keras")
     directory, every = plan.path / "checkpoints", config.checkpoint_every
     hooks += [best, Checkpoints(directory, every, callbacks=[hooks[0], best])]
     record = _describe(plan)
@@ -340,8 +371,15 @@ def train(plan, progress=True):
         )
         status = "completed"
     except KeyboardInterrupt:
+        if not hooks[0].rows:
+            if not plan.resume:
+                shutil.rmtree(plan.path)
+            raise KeyboardInterrupt("Nothing was saved: training had not begun.") from None
         hooks[0].on_train_end()
         status = f"interrupted after {int(vae.optimizer.iterations)} of {plan.steps} steps"
+    except FloatingPointError as error:
+        _write_json(plan.path / "config.json", record | {"status": f"diverged: {error}"})
+        raise
     record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
     _save(plan.path, vae, hooks[0].rows)
     if status == "completed":
@@ -364,9 +402,13 @@ def load_run(path):
             "run",
             "a run with a model.keras",
             f"{str(path)!r}, whose training has not come to an end",
-            f"Go on with it: vae-tf train --resume {path}",
+            _RESUME,
         )
-    return record, keras.models.load_model(path / "model.keras")
+    try:
+        return record, keras.models.load_model(path / "model.keras")
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        found = f"{str(path / 'model.keras')!r}, which is damaged ({error})"
+        raise invalid("run", "a run with a model that loads", found, _RESUME) from error
 
 
 def _load_record(path):
@@ -378,17 +420,38 @@ def _load_record(path):
             f"{str(path.parent)!r}",
             "vae-tf train makes one.",
         )
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise invalid(
+            "run", "a run whose config.json is whole", f"{str(path)!r} ({error})"
+        ) from error
 
 
 def load_images(record):
-    """The images that a run was trained on, loaded again from where they came."""
-    return data.load(record["config"]["dataset"], record["config"]["data"])
+    """The images that a run was trained on, loaded again from where they came.
+
+    Raises:
+        ValueError: they are not what they were.
+    """
+    images = data.load(record["config"]["dataset"], record["config"]["data"])
+    now, then = (
+        description["sha256"][:12] for description in (_fingerprint(images), record["data"])
+    )
+    if now != then:
+        expected = f"the images that the run was trained on (SHA-256 {then}...)"
+        raise invalid(
+            "data", expected, f"others ({now}...)", "Bring them back, or start a new run."
+        )
+    return images
 
 
 def load_history(path):
     """`history.csv` as a dictionary of float arrays; NaN where a row has no validation."""
-    with open(pathlib.Path(path) / "history.csv", newline="") as file:
+    path = pathlib.Path(path) / "history.csv"
+    if not path.is_file():
+        raise invalid("run", "a run with a history.csv", f"{str(path.parent)!r}", _RESUME)
+    with open(path, newline="") as file:
         return _columns(list(csv.DictReader(file)))
 
 
@@ -398,9 +461,15 @@ def _columns(rows):
     }
 
 
+def _save_model(path, vae):
+    """Save beside `path` and rename, so that `path` is whole at any moment."""
+    aside = path.with_name(f".unfinished_{path.name}")
+    vae.save(aside)
+    os.replace(aside, path)
+
+
 def _save(path, vae, rows):
-    vae.save(path / "unfinished.keras")
-    os.replace(path / "unfinished.keras", path / "model.keras")
+    _save_model(path / "model.keras", vae)
     with open(path / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, HISTORY_COLUMNS)
         writer.writeheader()
@@ -420,21 +489,25 @@ def _describe(plan):
         "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate,
         "warmup_steps": plan.warmup_steps,
-        "data": {
-            "name": images.name,
-            "image_shape": list(images.image_shape),
-            "train": len(images.x_train),
-            "test": len(images.x_test),
-            "sha256": hashlib.sha256(
-                images.x_train.tobytes() + images.x_test.tobytes()
-            ).hexdigest(),
-        },
+        "data": _fingerprint(images),
         "versions": {
             "vae_tf": __version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
             "numpy": np.__version__,
         },
+    }
+
+
+def _fingerprint(images):
+    digest = hashlib.sha256(images.x_train.tobytes())
+    digest.update(images.x_test.tobytes())
+    return {
+        "name": images.name,
+        "image_shape": list(images.image_shape),
+        "train": len(images.x_train),
+        "test": len(images.x_test),
+        "sha256": digest.hexdigest(),
     }
 
 

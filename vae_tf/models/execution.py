@@ -64,7 +64,10 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
 
         return tf.data.Dataset.range(0, steps, steps_per_execution).map(share)
 
-    return tf.data.Dataset.counter(first_epoch).flat_map(epoch_rows).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing to tune, and to stop its thread takes seconds
+    dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_rows).prefetch(2)
+    return dataset.with_options(options)
 
 
 def make_loop_function(model):

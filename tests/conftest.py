@@ -1,0 +1,9 @@
+"""What holds for every test: TensorFlow is quiet, and tensorflow-datasets finds the data at hand."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_AT_HAND = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
+if _AT_HAND.is_dir():  # tensorflow-datasets reads the variable once, when it is imported
+    os.environ.setdefault("TFDS_DATA_DIR", str(_AT_HAND))
