@@ -70,6 +70,16 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
     return dataset.with_options(options)
 
 
+def all_at_once(gradients):
+    """The same gradients, none of which is ready before the first layer's, the last to come.
+
+    Otherwise XLA copies each weight in each step, lest it be updated while backpropagation still
+    reads it. What is added is zero, or NaN where that gradient is NaN.
+    """
+    zero = tf.minimum(tf.abs(tf.reshape(gradients[0], [-1])[0]), 0.0)
+    return [gradient + tf.cast(zero, gradient.dtype) for gradient in gradients]
+
+
 def make_loop_function(model):
     """Build the function that `fit` calls with an iterator: up to N steps, then the epoch's logs.
 
@@ -85,7 +95,7 @@ def make_loop_function(model):
         def body(index, trace):
             model.train_step(tf.nest.map_structure(lambda rows: rows[index], stacked))
             row = tf.stack([tf.cast(term, tf.float32) for term in model.step_terms])
-            return index + 1, tf.tensor_scatter_nd_update(trace, [[index]], [row])
+            return index + 1, tf.where(tf.range(most)[:, tf.newaxis] == index, row, trace)
 
         trace = tf.zeros((most, model.num_terms))
         _, trace = tf.while_loop(lambda index, _: index < count, body, (0, trace))

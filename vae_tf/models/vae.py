@@ -142,7 +142,7 @@ class VAE(keras.Model):
         with tf.GradientTape() as tape:
             loss, reconstruction, kl = self._terms(x)
             objective = reconstruction + self.beta * kl
-        gradients = tape.gradient(objective, self.trainable_weights)
+        gradients = execution.all_at_once(tape.gradient(objective, self.trainable_weights))
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self.step_terms = (loss, reconstruction, kl, ops.convert_to_tensor(self.beta))
         return self._track(x, (loss, reconstruction, kl))
