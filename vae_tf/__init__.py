@@ -14,7 +14,10 @@ __version__ = "0.1.0"
 # same elsewhere, and change no result. Only for versions that were tried: XLA aborts on a flag that
 # it does not know.
 _flags = os.environ.get("XLA_FLAGS", "")
-_tensorflow = importlib.metadata.version("tensorflow").split(".")[:2]
+try:
+    _tensorflow = importlib.metadata.version("tensorflow").split(".")[:2]
+except importlib.metadata.PackageNotFoundError:  # a build under another name
+    _tensorflow = []
 if "prefer_vector_width" not in _flags and ["2", "18"] <= _tensorflow <= ["2", "21"]:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_prefer_vector_width=512".strip()
 
