@@ -18,7 +18,7 @@ try:
     _tensorflow = importlib.metadata.version("tensorflow").split(".")[:2]
 except importlib.metadata.PackageNotFoundError:  # a build under another name
     _tensorflow = []
-if "prefer_vector_width" not in _flags and ["2", "18"] <= _tensorflow <= ["2", "21"]:
+if "prefer_vector_width" not in _flags and ["2", "20"] <= _tensorflow <= ["2", "21"]:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_prefer_vector_width=512".strip()
 
 # The command `vae-tf` imports what each of its parts needs, so that `vae-tf --help` is quick.

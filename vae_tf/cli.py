@@ -291,7 +291,7 @@ def _summary(record, path, pictures):
     print(f"  reconstruction  {test['reconstruction_loss']:8.2f}")
     print(f"  KL              {test['kl_loss']:8.2f}")
     print(f"after {record['steps']} steps in {record['seconds']:.0f} s\n")
-    for name in ("config.json", "model.keras", "history.csv"):
+    for name in ("config.json", "model.keras", "best.keras", "history.csv"):
         print(f"  {path / name}")
     for picture in pictures:
         print(f"  {picture}")
