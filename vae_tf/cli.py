@@ -257,7 +257,7 @@ def _train(args):
             f"Next: vae-tf train --resume {plan.path}, or vae-tf plot {plan.path}"
         )
     print("Drawing ...", flush=True)
-    paths = _draw(plan.path, record, images)
+    paths = _draw(plan.path, images)
     _summary(record, plan.path, paths)
     return 0
 
@@ -278,10 +278,12 @@ def _plan(args):
     return training.prepare_resume(args.resume)
 
 
-def _draw(path, record, images):
+def _draw(path, images=None):
+    """Draw the pictures of a run; its images are loaded again where they are not at hand."""
     from vae_tf import plots, training
 
-    _, model = training.load_run(path)
+    record, model = training.load_run(path)
+    images = training.load_images(record) if images is None else images
     return plots.draw(path, model, images, training.load_history(path), record["config"]["seed"])
 
 
@@ -301,10 +303,7 @@ def _summary(record, path, pictures):
 
 
 def _plot(args):
-    from vae_tf import training
-
-    record, _ = training.load_run(args.run)
-    for path in _draw(pathlib.Path(args.run), record, training.load_images(record)):
+    for path in _draw(pathlib.Path(args.run)):
         print(path)
     return 0
 
