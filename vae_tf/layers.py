@@ -1,8 +1,12 @@
 """Layers with randomness in them."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
+
+from vae_tf.seeding import normal
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
@@ -16,7 +20,7 @@ class Sampling(keras.layers.Layer):
         seed: an integer that fixes the sequence of ε, or None for a random one.
 
     Input: `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`.
-    Output: `z`, of the same shape. Every call draws new noise.
+    Output: `z`, of the same shape. Every call draws new noise: its key is (seed, number of the call).
 
     Example:
         >>> z = Sampling(seed=0)((ops.zeros((2, 10)), ops.zeros((2, 10))))
@@ -33,9 +37,9 @@ class Sampling(keras.layers.Layer):
 
     def call(self, inputs):
         z_mean, z_log_var = inputs
-        epsilon = keras.random.normal(
-            ops.shape(z_mean), dtype=z_mean.dtype, seed=self.seed_generator
-        )
+        key = ops.unstack(ops.cast(self.seed_generator.next(), "uint32"))
+        epsilon = normal(key, ops.shape(z_mean)[0], math.prod(z_mean.shape[1:]))
+        epsilon = ops.cast(ops.reshape(epsilon, ops.shape(z_mean)), z_mean.dtype)
         return z_mean + ops.exp(0.5 * z_log_var) * epsilon
 
     def save_own_variables(self, store):

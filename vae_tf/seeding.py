@@ -1,17 +1,17 @@
-"""Noise that depends on a row's own seed and on nothing else.
+"""Counter-based noise: a number depends on its key and its place, and on nothing drawn before.
 
-A SeedGenerator inside an exported model is a mutable variable: every fresh server would replay the
-same sequence, and an image would depend on what else is in its batch. Here each row of a batch
-carries a seed, which is the key of a counter-based generator.
+The noise of training, whose key is (seed, number of the draw), costs a step next to nothing. In an
+exported model, where a SeedGenerator would be a mutable variable that every fresh server replays,
+each row of a batch carries its own key, so that an image depends on its seed alone.
 """
 
 import math
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_PARITY = 0x1BD11BDA
 _LOW = 0xFFFFFFFF
 
 
@@ -25,37 +25,58 @@ def row_seeds(seed, num):
     return np.random.SeedSequence(seed).generate_state(num, np.uint64).view(np.int64)
 
 
-def philox(counter, key, rounds=10):
-    """Philox4x32: four random 32-bit words for each counter and key.
+def threefry(counter, key):
+    """Threefry2x32 of 20 rounds: two random 32-bit words for each counter and key.
 
     Args:
-        counter: a list of four uint64 tensors that hold 32-bit words.
-        key: a list of two of them, which broadcast against the counter's.
+        counter, key: a pair of uint32 tensors each, which broadcast against one another.
 
     Returns:
-        A list of four uint64 tensors with values below 2³².
+        A pair of uint32 tensors.
 
-    Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3", section 4.
+    Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3", section 3.
     """
-    shift, low = tf.constant(32, tf.uint64), tf.constant(_LOW, tf.uint64)
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(rounds):
-        product0 = c0 * tf.constant(_MULTIPLIERS[0], tf.uint64)
-        product1 = c2 * tf.constant(_MULTIPLIERS[1], tf.uint64)
-        c0, c1, c2, c3 = (
-            tf.bitwise.right_shift(product1, shift) ^ c1 ^ k0,
-            product1 & low,
-            tf.bitwise.right_shift(product0, shift) ^ c3 ^ k1,
-            product0 & low,
-        )
-        k0 = (k0 + tf.constant(_KEY_INCREMENTS[0], tf.uint64)) & low
-        k1 = (k1 + tf.constant(_KEY_INCREMENTS[1], tf.uint64)) & low
-    return [c0, c1, c2, c3]
+    keys = (*key, ops.bitwise_xor(ops.bitwise_xor(*key), _word(_PARITY)))
+    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+    for turn in range(20):
+        x0 = x0 + x1
+        x1 = ops.bitwise_xor(_rotated(x1, _ROTATIONS[turn % 8]), x0)
+        if turn % 4 == 3:
+            added = turn // 4 + 1
+            x0 = x0 + keys[added % 3]
+            x1 = x1 + keys[(added + 1) % 3] + _word(added)
+    return x0, x1
+
+
+def key_of(seeds):
+    """The two words of int64 seeds of any value: a key of `threefry`."""
+    seeds = ops.cast(seeds, "int64")
+    low, high = ops.bitwise_and(seeds, _LOW), ops.bitwise_and(ops.right_shift(seeds, 32), _LOW)
+    return ops.cast(low, "uint32"), ops.cast(high, "uint32")
+
+
+def uniform(key, rows, dim, dtype="float32"):
+    """Numbers between 0 and 1, never 0, of shape `(rows, dim)`; arguments as for `normal`."""
+    return ops.concatenate(_uniform_pairs(key, rows, dim, dtype), axis=-1)[:, :dim]
+
+
+def normal(key, rows, dim, dtype="float32"):
+    """Standard normal numbers of shape `(rows, dim)` (Box & Muller 1958).
+
+    Args:
+        key: two uint32 tensors: scalars, and a row depends on its number; or, with `rows=1`, of
+            shape `(batch, 1)`, and a row depends on its own key alone, of the `batch` there are.
+        rows, dim: the shape.
+        dtype: in which the angle and the radius are computed.
+    """
+    u0, u1 = _uniform_pairs(key, rows, dim, dtype)
+    radius, angle = ops.sqrt(-2.0 * ops.log(u0)), 2.0 * math.pi * u1
+    pair = (radius * ops.cos(angle), radius * ops.sin(angle))
+    return ops.concatenate(pair, axis=-1)[:, :dim]
 
 
 def seeded_normal(seeds, dim):
-    """Standard normal rows, each fixed by its own seed (Philox, then Box & Muller 1958).
+    """Standard normal rows, each fixed by its own seed, in any batch and any process.
 
     Args:
         seeds: int64, of shape `(batch,)`. Any value.
@@ -64,18 +85,23 @@ def seeded_normal(seeds, dim):
     Returns:
         float32, of shape `(batch, dim)`. Row i depends on `seeds[i]` alone.
     """
-    bits = tf.bitcast(tf.convert_to_tensor(seeds, tf.int64), tf.uint64)[:, tf.newaxis]
-    key = [
-        bits & tf.constant(_LOW, tf.uint64),
-        tf.bitwise.right_shift(bits, 32 * tf.ones_like(bits)),
-    ]
-    blocks = tf.range(math.ceil(dim / 4), dtype=tf.int64)[tf.newaxis]
-    block = tf.cast(blocks, tf.uint64) + tf.zeros_like(bits)
-    zero = tf.zeros_like(block)
-    words = [tf.cast(word, tf.float64) for word in philox([block, zero, zero, zero], key)]
-    u0, u1, u2, u3 = [(word + 0.5) / 2.0**32 for word in words]  # in (0, 1), never at its ends
-    radius = tf.sqrt(-2.0 * tf.math.log(tf.stack([u0, u2])))
-    angle = 2.0 * math.pi * tf.stack([u1, u3])
-    normal = tf.stack([radius * tf.cos(angle), radius * tf.sin(angle)])  # (2, 2, batch, blocks)
-    rows = tf.reshape(tf.transpose(normal, [2, 3, 1, 0]), [-1, 4 * math.ceil(dim / 4)])
-    return tf.cast(rows[:, :dim], tf.float32)
+    key = key_of(ops.expand_dims(ops.convert_to_tensor(seeds, "int64"), -1))
+    # In double precision, since the last bit of TensorFlow's sine depends on the place in the batch.
+    return ops.cast(normal(key, 1, dim, "float64"), "float32")
+
+
+def _uniform_pairs(key, rows, dim, dtype):
+    """Two tensors of shape `(rows, ⌈dim/2⌉)`, with values in (0, 1]."""
+    row = ops.cast(ops.expand_dims(ops.arange(rows), -1), "uint32")
+    column = ops.cast(ops.expand_dims(ops.arange((dim + 1) // 2), 0), "uint32")
+    words = threefry((row + ops.zeros_like(column), column + ops.zeros_like(row)), key)
+    return [(ops.cast(word, dtype) + 0.5) * 2.0**-32 for word in words]
+
+
+def _rotated(word, by):
+    left, right = ops.left_shift(word, _word(by)), ops.right_shift(word, _word(32 - by))
+    return ops.bitwise_or(left, right)
+
+
+def _word(value):
+    return ops.convert_to_tensor(value, "uint32")
