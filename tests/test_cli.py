@@ -18,7 +18,7 @@ import pytest
 from helpers import blobs
 from PIL import Image
 
-from vae_tf import cli, plots, training
+from vae_tf import cli, plots, runs, training
 
 COMMAND = str(pathlib.Path(sysconfig.get_path("scripts")) / "vae-tf")
 SMALL = ("--hidden-units", "16", "--latent-dim", "2")
@@ -145,9 +145,9 @@ def test_training_leaves_a_run(first):
     }  # fmt: skip
     asked = {"dataset": "digits", "recipe": "default", "latent_dim": 2, "hidden_units": [16]}
     assert asked.items() <= record["config"].items()
-    history = training.load_history(run)
+    history = runs.load_history(run)
     np.testing.assert_array_equal(history["step"], np.arange(1, 31))
-    _, model = training.load_run(run)
+    _, model = runs.load_run(run)
     assert (model.latent_dim, model.hidden_units) == (2, (16,))
     assert model.optimizer.iterations == 30
 
@@ -197,11 +197,11 @@ def test_one_seed_is_one_run(run, monkeypatch, capsys):
     assert f"into {again}" in capsys.readouterr().out
     assert (again / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
     assert config(again)["test"] == config(run)["test"]
-    weights = [training.load_run(path)[1].get_weights() for path in (run, again)]
+    weights = [runs.load_run(path)[1].get_weights() for path in (run, again)]
     for old, new in zip(*weights, strict=True):
         np.testing.assert_array_equal(old, new)
     assert cli.main(["train", "--steps", "30", *SMALL, "--seed", "1", "--run", "other"]) == 0
-    theirs, ours = training.load_history("other"), training.load_history(run)
+    theirs, ours = runs.load_history("other"), runs.load_history(run)
     assert (theirs["loss"] != ours["loss"]).all()
 
 
@@ -219,7 +219,7 @@ def test_every_option_is_taken(capsys):
     run = pathlib.Path("here/it")
     assert names(run) >= FILES
     assert pictures(run) == PICTURES | {"traversal.png", "encodings.png"}
-    record, model = training.load_run(run)
+    record, model = runs.load_run(run)
     expected = {
         "data": str(folder.resolve()), "recipe": "original", "latent_dim": 3, "hidden_units": [],
         "batch_size": 9, "epochs": 3, "steps": None, "learning_rate": 0.01, "seed": 5,
@@ -230,7 +230,7 @@ def test_every_option_is_taken(capsys):
     assert record["steps"] == model.optimizer.iterations == 6  # 18 images make 2 batches of 9
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)  # held
     assert [w.shape for w in model.decoder.weights] == [(3, 64), (64,)]  # no hidden layer
-    history = training.load_history(run)
+    history = runs.load_history(run)
     np.testing.assert_array_equal(history["beta"], np.ones(6))  # no warm-up
     np.testing.assert_array_equal(history["epoch"], [1, 1, 2, 2, 3, 3])
     assert "photos: 18 training and 2 test images" in capsys.readouterr().out
@@ -243,13 +243,13 @@ def test_an_archive_is_taken_and_the_default_recipe_warms_up(monkeypatch):
     np.savez("bars.npz", x_train=blobs(40), x_test=blobs(8, seed=1))
     command = "train --data bars.npz --hidden-units 8,4 --latent-dim 2 --steps 10"
     assert cli.main(command.split()) == 0
-    record, model = training.load_run("runs/bars_default_z2")
+    record, model = runs.load_run("runs/bars_default_z2")
     assert (record["data"]["train"], record["data"]["test"]) == (40, 8)
     assert record["batch_size"] == 40  # all, where there are fewer than 100
     assert record["learning_rate"] == 2e-3
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)  # decayed
     assert [w.shape for w in model.encoder.weights[:3]] == [(64, 8), (8,), (8, 4)]
-    beta = training.load_history("runs/bars_default_z2")["beta"]
+    beta = runs.load_history("runs/bars_default_z2")["beta"]
     np.testing.assert_allclose(beta, np.minimum(1, np.arange(1, 11) / 3), rtol=1e-6)
 
 
@@ -279,11 +279,11 @@ def test_ctrl_c_keeps_what_there_is(capsys):
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     assert re.search(rf"Interrupted\. Saved .* in {run} .*\nNext: .*vae-tf plot {run}\n", err)
-    record, model = training.load_run(run)
+    record, model = runs.load_run(run)
     steps = int(model.optimizer.iterations)
     assert 0 < steps < 100_000
     assert record["status"] == f"interrupted after {steps} of 100000 steps"
-    assert training.load_history(run)["step"][-1] == steps
+    assert runs.load_history(run)["step"][-1] == steps
     assert cli.main(["plot", run]) == 0
     assert set(capsys.readouterr().out.split()) == {f"{run}/{name}" for name in PICTURES | PLANE}
 
@@ -307,7 +307,7 @@ def test_export_counts_versions_and_generate_takes_the_newest(run, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"saved_models/{name}/1:")
     assert f"vae-tf generate saved_models/{name} " in out
-    _, model = training.load_run(run)
+    _, model = runs.load_run(run)
     for weight in model.decoder.weights:
         weight.assign(-weight)
     model.save(run / "model.keras")
@@ -325,7 +325,7 @@ def test_export_counts_versions_and_generate_takes_the_newest(run, capsys):
 def test_a_run_and_its_saved_model_generate_one_picture(run, capsys):
     assert cli.main(["export", str(run), "--out", "served", "--version", "7"]) == 0
     capsys.readouterr()
-    _, model = training.load_run(run)
+    _, model = runs.load_run(run)
     plots.generated(model.generate(5, seed=3), "5 images, seed 3").savefig("own.png", dpi=120)
     for source in (run, "served/7", "served"):
         arguments = ["--num", "5", "--seed", "3", "--out", "made.png"]

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vae_tf import training
+from vae_tf import runs, training
 from vae_tf.data import check_images, load
 
 IDX = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
@@ -88,7 +88,7 @@ def test_colour_trains(tmp_path):
     # The mock's pixels are noise: an undecided decoder pays ln 2 for each, and little beats it.
     nothing_learned = 32 * 32 * 3 * math.log(2)
     assert record["test"]["reconstruction_loss"] == pytest.approx(nothing_learned, rel=0.02)
-    assert training.load_run(tmp_path / "run")[1].generate(2, seed=0).shape == (2, 32, 32, 3)
+    assert runs.load_run(tmp_path / "run")[1].generate(2, seed=0).shape == (2, 32, 32, 3)
 
 
 def read_idx(name):

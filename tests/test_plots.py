@@ -99,7 +99,7 @@ def test_generated_images_are_shown_row_by_row(channels):
 
 
 def history(num=12):
-    """What `training.load_history` gives, each column with values of its own."""
+    """What `runs.load_history` gives, each column with values of its own."""
     random = np.random.default_rng(0)
     names = ("loss", "reconstruction_loss", "kl_loss", "val_loss")
     columns = {name: random.uniform(1, 50, num) for name in names}

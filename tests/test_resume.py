@@ -25,7 +25,7 @@ def fit(directory, stop_after=None, x=None, epochs=4, every_steps=3):
     """11 steps an epoch, the last on a smaller batch; executions of 3 steps."""
     vae, history = make(), StepHistory()
     vae.compile(vae.optimizer, steps_per_execution=3)
-    hooks = [KLWarmup(20), history, Checkpoints(directory, every_steps, callbacks=[history])]
+    hooks = [KLWarmup(20), history, Checkpoints(directory, every_steps)]
     if stop_after is not None:
         hooks.append(Crash(stop_after))
     x = blobs(105) if x is None else x

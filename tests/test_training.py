@@ -8,8 +8,10 @@ import pytest
 from helpers import blobs
 
 import vae_tf
-from vae_tf import training
-from vae_tf.training import StopAt, TrainConfig, load_history, load_run, prepare, train
+from vae_tf import runs, training
+from vae_tf.callbacks import StopAt
+from vae_tf.runs import load_history, load_run
+from vae_tf.training import TrainConfig, prepare, train
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_the_run_directory_holds_everything(images_file, tmp_path):
     assert loaded["status"] == "completed"
     assert loaded["steps"] == 50
     assert loaded["data"]["train"] == 130
-    x_test = training.load_images(loaded).x_test
+    x_test = runs.load_images(loaded).x_test
     evaluated = model.evaluate(x_test, batch_size=20, verbose=0, return_dict=True)
     for name, value in evaluated.items():
         assert loaded["test"][name] == pytest.approx(value, rel=1e-6)
@@ -44,7 +46,14 @@ def test_the_run_directory_holds_everything(images_file, tmp_path):
         history["loss"], history["reconstruction_loss"] + history["kl_loss"], rtol=1e-6
     )
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "model.keras", "history.csv", "best.keras", "checkpoints"}
+    assert names == {
+        "config.json",
+        "model.keras",
+        "history.csv",
+        "best.keras",
+        "checkpoints",
+        "latent.csv",
+    }
     best = keras.models.load_model(tmp_path / "run" / "best.keras")
     lowest = np.nanmin(history["val_loss"])
     assert best.evaluate(x_test, batch_size=20, verbose=0)[0] == pytest.approx(lowest, rel=1e-5)
@@ -78,7 +87,7 @@ def test_lengths(images_file, tmp_path):
     assert steps(epochs=3) == 21
     assert steps(steps=11) == 11
     mnist_like = training.Plan(
-        None, vae_tf.Images("m", np.zeros((60000, 1)), None), None, 100, 0, 0
+        None, None, vae_tf.Images("m", np.zeros((60000, 1)), None), None, 100, 0, 0
     )
     assert mnist_like.steps_per_epoch == 600
 
@@ -162,9 +171,9 @@ def test_refusals_before_anything_is_written(images_file, tmp_path):
 
 
 def test_the_fingerprint_follows_the_data(images_file, tmp_path):
-    one = training._describe(prepare(config(images_file, tmp_path)))["data"]["sha256"]
+    one = runs.describe(prepare(config(images_file, tmp_path)))["data"]["sha256"]
     np.savez(images_file, x_train=blobs(130, seed=5), x_test=blobs(30, seed=1))
-    other = training._describe(prepare(config(images_file, tmp_path)))["data"]["sha256"]
+    other = runs.describe(prepare(config(images_file, tmp_path)))["data"]["sha256"]
     assert one != other
     assert json.dumps(one)
 

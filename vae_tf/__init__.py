@@ -32,11 +32,13 @@ if _script not in ("vae-tf", "vae-tf.exe", "vae-tf-script.py"):
             "Set KERAS_BACKEND=tensorflow before Keras is imported."
         )
     from vae_tf.data import Images, check_images, load
-    from vae_tf.layers import Sampling
+    from vae_tf.layers import Binarize, Sampling
     from vae_tf.networks import dense_decoder, dense_encoder
-    from vae_tf.likelihoods import Bernoulli
-    from vae_tf.objectives import gaussian_kl
+    from vae_tf.likelihoods import Bernoulli, Gaussian
+    from vae_tf.objectives import gaussian_kl, gaussian_log_prob
+    from vae_tf.callbacks import FiniteGuard, FreeBits, KLWarmup, LatentMonitor, StepHistory
     from vae_tf.models.vae import VAE
     from vae_tf.checkpoints import Checkpoints
-    from vae_tf.training import KLWarmup, StepHistory, TrainConfig, load_run, train
+    from vae_tf.runs import load_run
+    from vae_tf.training import TrainConfig, train
     from vae_tf.export import export_decoder, generate_from_saved_model

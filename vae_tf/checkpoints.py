@@ -31,14 +31,14 @@ class Checkpoints(keras.callbacks.Callback):
 
     Give the same call of `fit` the same callback after an interruption, and the result is the one
     of the call that was never interrupted: weights, optimizer, history. The order of the data is
-    restored for arrays; a `tf.data` set must give each epoch the same order again by itself.
+    restored for arrays; a `tf.data` set must give each epoch the same order again by itself. The
+    plain attributes (numbers, texts, lists) of the call's other callbacks are kept and restored too,
+    such as the patience that Keras's `EarlyStopping` has left.
 
     Args:
         directory: where the files go; made if it is not there.
         every_steps: how far apart, at least. The end of training is kept too.
         keep: how many of them, newest first, are kept.
-        callbacks: others whose plain attributes are kept and restored, such as `StepHistory` or
-            Keras's `EarlyStopping`.
 
     Raises:
         ValueError: the checkpoints there are of another model or another call of `fit`.
@@ -48,20 +48,27 @@ class Checkpoints(keras.callbacks.Callback):
         >>> vae.fit(x, epochs=100, callbacks=[Checkpoints("checkpoints")])  # doctest: +SKIP
     """
 
-    def __init__(self, directory, every_steps=1000, keep=3, callbacks=()):
+    def __init__(self, directory, every_steps=1000, keep=3):
         super().__init__()
         self.directory = pathlib.Path(directory)
         self.every_steps = check_positive_int("every_steps", every_steps)
         self.keep = check_positive_int("keep", keep)
-        self.callbacks = tuple(callbacks)
+        self._others = ()
         self._restored, self._saved, self._epoch, self._executions = None, 0, 0, 0
 
-    def restore(self, model):
+    def restore(self, model, callbacks):
         """Bring `model` to the newest whole checkpoint; `fit` calls it before it begins.
+
+        Args:
+            model: the model that is to be trained.
+            callbacks: those of this `fit`.
 
         Returns:
             The epoch to begin with; 0 where there is no checkpoint.
         """
+        self._others = [
+            hook for hook in callbacks if hook is not self and not getattr(hook, "transient", False)
+        ]
         self._restored = load_newest(self.directory)
         if self._restored is None:
             return 0
@@ -88,12 +95,18 @@ class Checkpoints(keras.callbacks.Callback):
         self._epoch, self._executions = epoch, state["executions"]
         self.model.history.history.update(state["history"])
         self.model.history.epoch[:] = range(epoch)
-        for callback, attributes in zip(self.callbacks, state["callbacks"], strict=True):
-            vars(callback).update(attributes)
+        kept = list(state["callbacks"])
+        for callback in self._others:
+            found = next((entry for entry in kept if entry[0] == type(callback).__name__), None)
+            if found is not None:
+                vars(callback).update(found[1])
+                kept.remove(found)
         self._restored = None
 
     def on_train_batch_end(self, batch, logs=None):
-        if len(self.model.step_terms):  # not one that is skipped on the way to where it ended
+        if len(
+            self.model.step_terms["loss"]
+        ):  # not one that is skipped on the way to where it ended
             self._executions += 1
             self._save_if_due()
 
@@ -116,7 +129,7 @@ class Checkpoints(keras.callbacks.Callback):
             "executions": self._executions,
             "params": _params(self.params),
             "history": self.model.history.history,
-            "callbacks": [_plain_attributes(callback) for callback in self.callbacks],
+            "callbacks": [[type(hook).__name__, _plain_attributes(hook)] for hook in self._others],
         }
         arrays = [variable.value.numpy() for variable in _variables(self.model)]
         if not all(np.isfinite(array).all() for array in arrays):
@@ -129,6 +142,26 @@ class Checkpoints(keras.callbacks.Callback):
         self._saved = step
         for path in checkpoint_paths(self.directory)[self.keep :]:
             path.unlink()
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keep the model with the lowest `val_loss` so far at `path`, written aside and renamed."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.best = path, float("inf")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (logs or {}).get("val_loss", float("inf")) < self.best:
+            self.best = float(logs["val_loss"])
+            save_model(self.path, self.model)
+
+
+def save_model(path, model):
+    """Save beside `path` and rename, so that `path` is whole at any moment."""
+    aside = path.with_name(f".unfinished_{path.name}")
+    model.save(aside)
+    os.replace(aside, path)
 
 
 def checkpoint_paths(directory):

@@ -6,15 +6,22 @@ import os
 import pathlib
 import sys
 import tempfile
+import warnings
 
 DESCRIPTION = """\
 Train a variational autoencoder on images, look at what it learned, export its decoder as a
 SavedModel for TF Serving, and generate images from either."""
 
 OPTIONS = (  # of `train`, each a field of `TrainConfig`, where the defaults are
-    "dataset", "data", "recipe", "latent_dim", "hidden_units", "batch_size", "epochs", "steps",
-    "learning_rate", "seed", "checkpoint_every", "run",
+    "dataset", "data", "binarize", "likelihood", "recipe", "latent_dim", "hidden_units", "activation",
+    "batch_size", "epochs", "steps", "learning_rate", "clip_norm", "kl_warmup", "beta", "free_bits",
+    "validation", "early_stopping", "seed", "checkpoint_every", "tensorboard", "run",
 )  # fmt: skip
+
+GREY = (
+    "The images have grey values: their cross-entropy is a loss, and no log-likelihood. For figures "
+    "that compare with\npublished log-likelihoods, train on binary images: --binarize dynamic, or fixed."
+)
 
 _UNUSABLE_PATHS = (
     FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
@@ -39,6 +46,7 @@ def main(argv=None):
         from vae_tf.errors import InvalidTypeError, InvalidValueError
     except KeyboardInterrupt:
         return _interrupted("Nothing was written.")
+    warnings.formatwarning = lambda message, *_: f"vae-tf {args.command}: warning: {message}\n"
     try:
         return args.run_command(args)
     except (InvalidValueError, InvalidTypeError) as error:
@@ -133,6 +141,17 @@ def _add_train(commands):
     )
     source.add_argument("--data", metavar="PATH", help="your own images: a .npz file or a folder")
     train.add_argument(
+        "--binarize",
+        metavar="HOW",
+        help="binary images from grey ones: 'dynamic' draws them anew each time, 'fixed' once, 'none' "
+        "(default) keeps the grey values",
+    )
+    train.add_argument(
+        "--likelihood",
+        metavar="NAME",
+        help="p(x|z): 'bernoulli' (default) or 'gaussian', with one learned σ",
+    )
+    train.add_argument(
         "--recipe", metavar="NAME", help="'default' (by default) or 'original', see below"
     )
     train.add_argument(
@@ -146,6 +165,9 @@ def _add_train(commands):
         type=_hidden_units,
         metavar="N,N,...",
         help="widths of the encoder's hidden layers, mirrored by the decoder (default: 512,384,256; 'none' for a linear model)",
+    )
+    train.add_argument(
+        "--activation", metavar="NAME", help="of the hidden layers, any of Keras's (default: relu)"
     )
     train.add_argument(
         "--batch-size",
@@ -165,6 +187,38 @@ def _add_train(commands):
         "--learning-rate", type=float, metavar="X", help="Adam's (default: the recipe's)"
     )
     train.add_argument(
+        "--clip-norm",
+        type=float,
+        metavar="X",
+        help="scale gradients whose norm is above X down to X (default: never)",
+    )
+    train.add_argument(
+        "--kl-warmup",
+        type=int,
+        metavar="STEPS",
+        help="raise the KL's weight β from 0 over so many steps (default: the recipe's)",
+    )
+    train.add_argument("--beta", type=float, metavar="X", help="to which β rises (default: 1)")
+    train.add_argument(
+        "--free-bits",
+        type=float,
+        metavar="NATS",
+        help="KL that each latent dimension has at no cost (default: 0)",
+    )
+    train.add_argument(
+        "--validation",
+        type=float,
+        metavar="FRACTION",
+        help="hold out a part of the training images, and watch it instead of the test images",
+    )
+    train.add_argument(
+        "--early-stopping",
+        type=int,
+        metavar="EPOCHS",
+        help="stop when so many epochs in a row have not lowered the loss on held-out images "
+        "(--validation, here 0.1 by default), and keep the best model",
+    )
+    train.add_argument(
         "--seed",
         type=int,
         metavar="N",
@@ -175,6 +229,12 @@ def _add_train(commands):
         type=int,
         metavar="N",
         help="steps between checkpoints, of which the last three are kept (default: 1000)",
+    )
+    train.add_argument(
+        "--tensorboard",
+        action="store_true",
+        default=None,
+        help="write the epochs' figures for TensorBoard, to RUN/tensorboard",
     )
     train.add_argument(
         "--run",
@@ -232,15 +292,20 @@ def _redirected_stderr(file):
 
 
 def _train(args):
-    from vae_tf import checkpoints, training
+    from vae_tf import checkpoints, data, errors, training
 
+    warnings.simplefilter("ignore", errors.GreyValuesWarning)  # the summary says it
     plan = _plan(args)
     images = plan.images
     shape = "×".join(map(str, images.image_shape))
     counts = f"{len(images.x_train)} training and {len(images.x_test)} test images of {shape}"
     verb = "Going on to" if plan.resume else "Training"
     how = f"{verb} {plan.steps} steps of {plan.batch_size} images, recipe {plan.config.recipe}"
-    print(f"{images.name}: {counts}\n{how}, into {plan.path}", flush=True)
+    held = f", {len(plan.watched.x_test)} of them held out" if plan.config.held_out else ""
+    print(f"{images.name}: {counts}{held}\n{how}, into {plan.path}", flush=True)
+    grey = plan.config.likelihood == "bernoulli" and plan.config.binarize == "none"
+    if grey and data.is_grey(images.x_train[:100]):
+        print(GREY, flush=True)
     try:
         record = training.train(plan)
     except checkpoints.CheckpointError as error:
@@ -280,11 +345,13 @@ def _plan(args):
 
 def _draw(path, images=None):
     """Draw the pictures of a run; its images are loaded again where they are not at hand."""
-    from vae_tf import plots, training
+    from vae_tf import data, plots, runs
 
-    record, model = training.load_run(path)
-    images = training.load_images(record) if images is None else images
-    return plots.draw(path, model, images, training.load_history(path), record["config"]["seed"])
+    record, model = runs.load_run(path)
+    images = runs.load_images(record) if images is None else images
+    if model.binarize is not None:
+        images = data.binarize(images)
+    return plots.draw(path, model, images, runs.load_history(path), record["config"]["seed"])
 
 
 def _summary(record, path, pictures):
@@ -292,8 +359,9 @@ def _summary(record, path, pictures):
     print(f"\nTest −ELBO        {test['loss']:8.2f} nats per image")
     print(f"  reconstruction  {test['reconstruction_loss']:8.2f}")
     print(f"  KL              {test['kl_loss']:8.2f}")
-    print(f"after {record['steps']} steps in {record['seconds']:.0f} s\n")
-    for name in ("config.json", "model.keras", "best.keras", "history.csv"):
+    best = f", the best after {record['best_step']}" if "best_step" in record else ""
+    print(f"after {record['trained_steps']} steps in {record['seconds']:.0f} s{best}\n")
+    for name in ("config.json", "model.keras", "best.keras", "history.csv", "latent.csv"):
         print(f"  {path / name}")
     for picture in pictures:
         print(f"  {picture}")
@@ -309,9 +377,9 @@ def _plot(args):
 
 
 def _export(args):
-    from vae_tf import export, training
+    from vae_tf import export, runs
 
-    _, model = training.load_run(args.run)
+    _, model = runs.load_run(args.run)
     out = args.out or pathlib.Path("saved_models") / pathlib.Path(args.run).resolve().name
     target = export.export_decoder(model, out, args.version)
     print(
@@ -322,7 +390,7 @@ def _export(args):
 
 
 def _generate(args):
-    from vae_tf import export, plots, training
+    from vae_tf import export, plots, runs
     from vae_tf.errors import check_positive_int, invalid
 
     check_positive_int("num", args.num)
@@ -333,7 +401,7 @@ def _generate(args):
     if out.is_dir() or not out.parent.is_dir():
         raise invalid("out", "a file in a directory that exists", repr(args.out))
     if (source / "config.json").is_file():
-        images = training.load_run(source)[1].generate(args.num, args.seed)
+        images = runs.load_run(source)[1].generate(args.num, args.seed)
     elif export.find_saved_model(source):
         images = export.generate_from_saved_model(source, args.num, args.seed)
     else:

@@ -54,13 +54,54 @@ def load(dataset="digits", data=None):
     return _load_tfds(dataset)
 
 
-def check_images(x, argument="x"):
+def is_grey(x):
+    """Whether images have values between black and white: not booleans, and not all 0 or 1."""
+    if x.dtype.kind == "b":
+        return False
+    white = 255 if x.dtype.kind in "ui" else 1
+    return not bool(np.isin(x, (0, white)).all())
+
+
+def binarize(images, seed=0):
+    """`Images` whose pixels are drawn once, x ~ Bernoulli(grey value), as booleans.
+
+    Args:
+        images: `Images` of bytes, or of floats in [0, 1].
+        seed: fixes the draw. The default is that of `--binarize fixed`, the same for every run.
+
+    Source: Salakhutdinov & Murray (2008), "On the quantitative analysis of deep belief networks".
+    """
+    return dataclasses.replace(
+        images,
+        x_train=_draw_binary(images.x_train, [seed, 0]),
+        x_test=_draw_binary(images.x_test, [seed, 1]),
+    )
+
+
+def _draw_binary(x, seed):
+    scale = 255 if x.dtype.kind in "ui" else 1
+    random = np.random.default_rng(seed)
+    return np.stack([random.random(image.shape, np.float32) * scale < image for image in x])
+
+
+def hold_out(images, fraction):
+    """`Images` whose test set is a fixed part of the training images: to validate on.
+
+    Args:
+        images: `Images`, whose own test set is left out.
+        fraction: how much of the training images to hold out, above 0 and below 1.
+    """
+    return _hold_out(images.name, images.x_train, images.y_train, fraction)
+
+
+def check_images(x, argument="x", value_range=(0.0, 1.0)):
     """Return `x` as an array of images, or say what is wrong with it.
 
     Args:
         x: `(N, H, W)`, `(N, H, W, C)` or `(N, D)`; uint8 or other integers from 0 to 255, booleans,
-            or floats in [0, 1].
+            or floats in the range.
         argument: the name that a message gives it.
+        value_range: the least and the largest float, [0, 1] or all.
 
     Returns:
         The array: uint8, bool or floating, not copied where that can be helped.
@@ -86,13 +127,13 @@ def check_images(x, argument="x"):
     if x.size == 0:
         raise invalid(argument, "at least one image", f"an empty array of shape {x.shape}")
     if x.dtype.kind == "f":
-        _check_floats(x, argument)
+        _check_floats(x, argument, value_range)
     elif x.dtype.kind in "ui":
         x = _check_integers(x, argument)
     return x
 
 
-def _check_floats(x, argument):
+def _check_floats(x, argument, value_range):
     finite = np.isfinite(x)
     if not finite.all():
         first = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -104,7 +145,7 @@ def _check_floats(x, argument):
             "Repair or drop those images.",
         )
     low, high = x.min(), x.max()
-    if low < 0 or high > 1:
+    if low < value_range[0] or high > value_range[1]:
         found = f"values from {_number(low)} to {_number(high)}"
         raise invalid(argument, "floats in [0, 1]", found, _mend(low, high))
 
@@ -368,11 +409,11 @@ def _read_image(path, folder):
         ) from error
 
 
-def _hold_out(name, x, y):
-    """Keep a fixed tenth of the images, at least one, for the test."""
+def _hold_out(name, x, y, fraction=HOLD_OUT):
+    """Keep a fixed part of the images, at least one and not all, for the test."""
     check_positive_int("data (number of images)", len(x), minimum=2)
     order = np.random.default_rng(0).permutation(len(x))
-    test = max(1, round(HOLD_OUT * len(x)))
+    test = min(max(1, round(fraction * len(x))), len(x) - 1)
     train, held = np.sort(order[test:]), np.sort(order[:test])
     pick = (lambda rows: None) if y is None else (lambda rows: y[rows])
     return Images(name, x[train], x[held], pick(train), pick(held))

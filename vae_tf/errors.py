@@ -1,5 +1,7 @@
 """Errors that name the argument, what was expected, what was received, and what to do."""
 
+import math
+import numbers
 import pathlib
 
 
@@ -9,6 +11,14 @@ class InvalidValueError(ValueError):
 
 class InvalidTypeError(TypeError):
     """An argument of a type that cannot be used. The command line prints it and exits with 2."""
+
+
+class CollapseWarning(UserWarning):
+    """Latent dimensions carry nothing, and the model may be less than it could be."""
+
+
+class GreyValuesWarning(UserWarning):
+    """A Bernoulli likelihood is given grey values: its figures are no log-likelihoods."""
 
 
 def invalid(argument, expected, received, hint="", kind=InvalidValueError):
@@ -41,3 +51,13 @@ def check_positive_int(argument, value, minimum=1):
     if value < minimum:
         raise invalid(argument, expected, f"{argument}={value!r}")
     return value.__index__()
+
+
+def check_non_negative(argument, value, above=False):
+    """Return `value`, or raise if it is not a finite number of at least (or `above`) zero."""
+    expected = "a positive number" if above else "a number of at least 0"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise invalid(argument, expected, f"{argument}={value!r}", kind=InvalidTypeError)
+    if not 0 <= value < math.inf or (above and value == 0):
+        raise invalid(argument, expected, f"{argument}={value!r}")
+    return value

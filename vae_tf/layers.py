@@ -6,28 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from vae_tf.seeding import normal
+from vae_tf import seeding
 
 
-@keras.saving.register_keras_serializable(package="vae_tf")
-class Sampling(keras.layers.Layer):
-    """The reparameterisation trick: z = μ + exp(½ log σ²)·ε, with ε ~ N(0, I).
-
-    The noise does not depend on the inputs, so the gradient passes to both of them:
-    ∂z/∂μ = 1 and ∂z/∂(log σ²) = ½ exp(½ log σ²)·ε.
+class Noise(keras.layers.Layer):
+    """A layer whose every call draws new noise, which `seed` and the number of the call fix.
 
     Args:
-        seed: an integer that fixes the sequence of ε, or None for a random one.
-
-    Input: `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`.
-    Output: `z`, of the same shape. Every call draws new noise: its key is (seed, number of the call).
-
-    Example:
-        >>> z = Sampling(seed=0)((ops.zeros((2, 10)), ops.zeros((2, 10))))
-        >>> tuple(z.shape)
-        (2, 10)
-
-    Source: Kingma & Welling (2014), section 2.4.
+        seed: an integer that fixes the sequence of draws, or None for a random one.
     """
 
     def __init__(self, seed=None, **kwargs):
@@ -35,12 +21,14 @@ class Sampling(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs):
-        z_mean, z_log_var = inputs
-        key = ops.unstack(ops.cast(self.seed_generator.next(), "uint32"))
-        epsilon = normal(key, ops.shape(z_mean)[0], math.prod(z_mean.shape[1:]))
-        epsilon = ops.cast(ops.reshape(epsilon, ops.shape(z_mean)), z_mean.dtype)
-        return z_mean + ops.exp(0.5 * z_log_var) * epsilon
+    def next_key(self):
+        """The key of the next draw, for the functions of `vae_tf.seeding`."""
+        return ops.unstack(ops.cast(self.seed_generator.next(), "uint32"))
+
+    def draw(self, law, like):
+        """Draw from `law`, a function of `vae_tf.seeding`, in the shape and type of `like`."""
+        drawn = law(self.next_key(), ops.shape(like)[0], math.prod(like.shape[1:]))
+        return ops.cast(ops.reshape(drawn, ops.shape(like)), like.dtype)
 
     def save_own_variables(self, store):
         """Keep the state of the noise, which Keras leaves out, so that training can go on."""
@@ -52,3 +40,40 @@ class Sampling(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="vae_tf")
+class Sampling(Noise):
+    """The reparameterisation trick: z = μ + exp(½ log σ²)·ε, with ε ~ N(0, I).
+
+    The noise does not depend on the inputs, so the gradient passes to both of them:
+    ∂z/∂μ = 1 and ∂z/∂(log σ²) = ½ exp(½ log σ²)·ε.
+
+    Input: `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`.
+    Output: `z`, of the same shape. Arguments as for `Noise`.
+
+    Example:
+        >>> z = Sampling(seed=0)((ops.zeros((2, 10)), ops.zeros((2, 10))))
+        >>> tuple(z.shape)
+        (2, 10)
+
+    Source: Kingma & Welling (2014), section 2.4.
+    """
+
+    def call(self, inputs):
+        z_mean, z_log_var = inputs
+        epsilon = self.draw(seeding.normal, z_mean)
+        return z_mean + ops.exp(0.5 * z_log_var) * epsilon
+
+
+@keras.saving.register_keras_serializable(package="vae_tf")
+class Binarize(Noise):
+    """Binary images x ~ Bernoulli(grey values), drawn anew at each call.
+
+    Input: floats in [0, 1]. Output: 0.0 or 1.0, in the same shape. Arguments as for `Noise`.
+
+    Source: Salakhutdinov & Murray (2008), "On the quantitative analysis of deep belief networks".
+    """
+
+    def call(self, x):
+        return ops.cast(self.draw(seeding.uniform, x) <= x, x.dtype)

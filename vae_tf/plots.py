@@ -51,7 +51,7 @@ def train_process(history):
     """Reconstruction, KL and their sum against the step, on logarithmic steps.
 
     Args:
-        history: `training.load_history(run)`: arrays by column name, in nats per image.
+        history: `runs.load_history(run)`: arrays by column name, in nats per image.
     """
     figure = Figure(figsize=(8, 7), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -188,7 +188,7 @@ def draw(path, model, images, history, seed=0):
         path: the run directory.
         model: its VAE.
         images: its `data.Images`.
-        history: its `training.load_history`.
+        history: its `runs.load_history`.
         seed: picks the test images and the draws from the prior.
 
     Returns:

@@ -57,22 +57,23 @@ def key_of(seeds):
 
 def uniform(key, rows, dim, dtype="float32"):
     """Numbers between 0 and 1, never 0, of shape `(rows, dim)`; arguments as for `normal`."""
-    return ops.concatenate(_uniform_pairs(key, rows, dim, dtype), axis=-1)[:, :dim]
+    return ops.concatenate(_uniform_pairs(key, rows, dim, dtype), axis=-1)[..., :dim]
 
 
 def normal(key, rows, dim, dtype="float32"):
     """Standard normal numbers of shape `(rows, dim)` (Box & Muller 1958).
 
     Args:
-        key: two uint32 tensors: scalars, and a row depends on its number; or, with `rows=1`, of
-            shape `(batch, 1)`, and a row depends on its own key alone, of the `batch` there are.
-        rows, dim: the shape.
+        key: two uint32 tensors: scalars, or of a shape that broadcasts against `(rows, ⌈dim/2⌉)`:
+            with `(batch, 1)` and one row, row i depends on key i alone.
+        rows: how many; or a tensor of their numbers, on which they depend.
+        dim: how many columns.
         dtype: in which the angle and the radius are computed.
     """
     u0, u1 = _uniform_pairs(key, rows, dim, dtype)
     radius, angle = ops.sqrt(-2.0 * ops.log(u0)), 2.0 * math.pi * u1
     pair = (radius * ops.cos(angle), radius * ops.sin(angle))
-    return ops.concatenate(pair, axis=-1)[:, :dim]
+    return ops.concatenate(pair, axis=-1)[..., :dim]
 
 
 def seeded_normal(seeds, dim):
@@ -92,7 +93,8 @@ def seeded_normal(seeds, dim):
 
 def _uniform_pairs(key, rows, dim, dtype):
     """Two tensors of shape `(rows, ⌈dim/2⌉)`, with values in (0, 1]."""
-    row = ops.cast(ops.expand_dims(ops.arange(rows), -1), "uint32")
+    numbers = ops.arange(rows) if len(ops.shape(rows)) == 0 else rows
+    row = ops.cast(ops.expand_dims(numbers, -1), "uint32")
     column = ops.cast(ops.expand_dims(ops.arange((dim + 1) // 2), 0), "uint32")
     words = threefry((row + ops.zeros_like(column), column + ops.zeros_like(row)), key)
     return [(ops.cast(word, dtype) + 0.5) * 2.0**-32 for word in words]

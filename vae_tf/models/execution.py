@@ -10,6 +10,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+FIRST_STEPS = 200  # of training, each measured; later the last one of each execution
 MOST_STEPS = 100  # in one execution: callbacks are called, and Ctrl-C is heard, in between
 
 
@@ -84,20 +85,23 @@ def make_loop_function(model):
     """Build the function that `fit` calls with an iterator: up to N steps, then the epoch's logs.
 
     It stops early at the end of the data, and when the optimizer has made `model.step_limit`
-    steps. The terms of each step are left in `model.step_terms`, an array `(steps, terms)`.
+    steps. The terms of each step are left in `model.step_terms`.
     """
-    most = model.steps_per_execution
+    most, width = model.steps_per_execution, sum(model.term_sizes.values())
 
-    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    @tf.function(jit_compile=model.jit_compile, autograph=False, reduce_retracing=True)
     def run_steps(stacked, count):
         """`count` train steps on the first rows of `stacked`; the terms of each step."""
 
         def body(index, trace):
+            first = model.optimizer.iterations < FIRST_STEPS
+            model.measured = tf.logical_or(first, index == count - 1)
             model.train_step(tf.nest.map_structure(lambda rows: rows[index], stacked))
-            row = tf.stack([tf.cast(term, tf.float32) for term in model.step_terms])
+            terms = [tf.reshape(model.step_terms[name], [-1]) for name in model.term_sizes]
+            row = tf.concat([tf.cast(term, tf.float32) for term in terms], 0)
             return index + 1, tf.where(tf.range(most)[:, tf.newaxis] == index, row, trace)
 
-        trace = tf.zeros((most, model.num_terms))
+        trace = tf.zeros((most, width))
         _, trace = tf.while_loop(lambda index, _: index < count, body, (0, trace))
         return {metric.name: metric.result() for metric in model.metrics}, trace
 
@@ -105,7 +109,7 @@ def make_loop_function(model):
         """The steps that there is room for, the logs as they stand, and an empty trace."""
         left = model.step_limit - tf.cast(model.optimizer.iterations, tf.int64)
         logs = {metric.name: tf.convert_to_tensor(metric.result()) for metric in model.metrics}
-        return tf.cast(tf.minimum(left, most), tf.int32), logs, tf.zeros((0, model.num_terms))
+        return tf.cast(tf.minimum(left, most), tf.int32), logs, tf.zeros((0, width))
 
     @tf.function
     def execute_rows(iterator):
@@ -129,7 +133,7 @@ def make_loop_function(model):
         batch = iterator.get_next_as_optional()
         while len(trace) < room and batch.has_value():
             tf.autograph.experimental.set_loop_options(
-                shape_invariants=[(trace, tf.TensorShape([None, model.num_terms]))]
+                shape_invariants=[(trace, tf.TensorShape([None, width]))]
             )
             batches, count, batch = _stack(
                 iterator, batch, room - len(trace), most, model.step_inputs
@@ -145,7 +149,7 @@ def make_loop_function(model):
         logs, trace = (execute_rows if of_rows else execute_batches)(iterator)
         if len(trace) == 0:
             raise StopIteration
-        model.step_terms = trace.numpy()
+        model.step_terms = _by_name(model, trace.numpy())
         return logs
 
     def skip(iterator, elements):
@@ -153,10 +157,49 @@ def make_loop_function(model):
         for _ in range(elements):
             next(iterator)
         model.skip_executions -= 1
-        model.step_terms = np.zeros((0, model.num_terms))
+        model.step_terms = _by_name(model, np.zeros((0, width)))
         return {metric.name: metric.result() for metric in model.metrics}
 
     return train_function
+
+
+def make_eager_function(model):
+    """The same for eager execution, in which each step is to be looked at."""
+
+    def train_function(iterator):
+        rows, logs, model.measured = [], None, tf.constant(True)
+        for _ in range(model.steps_per_execution):
+            batch = next(iterator, None)
+            if batch is None or model.optimizer.iterations >= model.step_limit:
+                break
+            logs = model.train_step(batch)
+            rows.append([np.ravel(model.step_terms[name]) for name in model.term_sizes])
+        if not rows:
+            raise StopIteration
+        model.step_terms = _by_name(model, np.stack([np.concatenate(row) for row in rows]))
+        return logs
+
+    return train_function
+
+
+def with_running_means(model, train_function):
+    """Keras's own function, for several devices, whose running means stand for a step's terms."""
+
+    def run(iterator):
+        model.measured = tf.constant(True)
+        logs = train_function(iterator)
+        row = [np.full(size, logs.get(name, np.nan)) for name, size in model.term_sizes.items()]
+        model.step_terms = _by_name(model, np.concatenate(row)[np.newaxis])
+        return logs
+
+    return run
+
+
+def _by_name(model, trace):
+    """The columns of `(steps, numbers)` as the dictionary that callbacks read."""
+    ends = np.cumsum(list(model.term_sizes.values()))
+    parts = zip(model.term_sizes.items(), np.split(trace, ends[:-1], axis=1), strict=True)
+    return {name: part[:, 0] if size == 1 else part for (name, size), part in parts}
 
 
 def _stack(iterator, batch, room, most, step_inputs):
