@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import os
 import pathlib
+import shlex
 import sys
 import tempfile
+import time
 import warnings
 
 DESCRIPTION = """\
@@ -33,6 +35,7 @@ examples:
   vae-tf train --dataset mnist --latent-dim 2     any image data set of tensorflow-datasets
   vae-tf train --data photos/ --epochs 50         your own images, all of one size
   vae-tf train --resume runs/digits_default_z10   go on after an interruption
+  vae-tf evaluate runs/digits_default_z10         likelihoods with errors, codes, a report
   vae-tf export runs/digits_default_z10           a SavedModel in saved_models/
   vae-tf generate saved_models/digits_default_z10 --num 64 --seed 0 --out grid.png
 """
@@ -47,6 +50,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         return _interrupted("Nothing was written.")
     warnings.formatwarning = lambda message, *_: f"vae-tf {args.command}: warning: {message}\n"
+    args.words = shlex.join(["vae-tf", *(sys.argv[1:] if argv is None else argv)])
     try:
         return args.run_command(args)
     except (InvalidValueError, InvalidTypeError) as error:
@@ -78,6 +82,7 @@ def _parser():
     )
     plot.add_argument("run", metavar="RUN", help="a run directory")
     plot.set_defaults(run_command=_plot)
+    _add_evaluate(commands)
     export = commands.add_parser(
         "export",
         help="write a run's decoder as a SavedModel",
@@ -250,6 +255,55 @@ def _add_train(commands):
     train.set_defaults(run_command=_train)
 
 
+def _add_evaluate(commands):
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a run, and write a report",
+        description="Measure a trained run: its bound and log-likelihood with their standard errors, what the "
+        "code carries, how well images are reconstructed. Writes report.md, report.html (one file), "
+        "metrics.json and pictures. Ctrl-C during the log-likelihood reports the images done so far.",
+    )
+    evaluate.add_argument("run", metavar="RUN", help="a run directory")
+    source = evaluate.add_mutually_exclusive_group()
+    source.add_argument("--dataset", metavar="NAME", help="other images than the run's, by name")
+    source.add_argument("--data", metavar="PATH", help="other images: a .npz file or a folder")
+    evaluate.add_argument("--split", metavar="NAME", help="'test' (default) or 'train'")
+    evaluate.add_argument(
+        "--binarize",
+        metavar="HOW",
+        help="'dynamic' draws binary images by the seed, 'fixed' takes the one draw of all runs, 'none' "
+        "keeps them (default: as the run was trained)",
+    )
+    evaluate.add_argument(
+        "--num-samples",
+        type=int,
+        metavar="K",
+        help="importance samples an image for log p(x) (default: 5000)",
+    )
+    evaluate.add_argument(
+        "--measures",
+        type=lambda text: tuple(text.split(",")),
+        metavar="NAME,...",
+        help="some of elbo, likelihood, latent, reconstruction, neighbours (default: what applies)",
+    )
+    evaluate.add_argument(
+        "--images", type=int, metavar="N", help="only the first N images (default: all)"
+    )
+    evaluate.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images at once; changes no figure (default: 20)",
+    )
+    evaluate.add_argument("--seed", type=int, metavar="N", help="fixes every draw (default: 0)")
+    evaluate.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the report's directory, which must not exist (default: RUN/evaluation, then numbered)",
+    )
+    evaluate.set_defaults(run_command=_evaluate)
+
+
 def _hidden_units(text):
     """'512,384,256' to a tuple; 'none' or '' to an empty one."""
     if text.strip().lower() in ("none", ""):
@@ -374,6 +428,52 @@ def _plot(args):
     for path in _draw(pathlib.Path(args.run)):
         print(path)
     return 0
+
+
+def _evaluate(args):
+    from vae_tf import assessment
+
+    fields = assessment.EvaluateConfig.__dataclass_fields__
+    given = {key: value for key, value in vars(args).items() if key in fields and value is not None}
+    prepared = assessment.prepare(assessment.EvaluateConfig(**given))
+    images = prepared.images
+    print(
+        f"{args.run}: {len(prepared.x)} {prepared.config.split} images of {images.name}", flush=True
+    )
+    metrics, sections = assessment.assess(prepared, _progress(), args.words)
+    for section in sections[:-2]:
+        print(f"\n{section.title}")
+        for name, value in section.rows:
+            print(f"  {name:44}  {value}")
+        if not section.rows:
+            print(f"  {section.text}")
+    print(f"\n  {prepared.path / 'report.html'}")
+    for name in ("report.md", "metrics.json"):
+        print(f"  {prepared.path / name}")
+    done = metrics.get("likelihood", {}).get("images", len(prepared.x))
+    if done < len(prepared.x):
+        return _interrupted(f"The log-likelihood is of {done} of {len(prepared.x)} images.")
+    return 0
+
+
+def _progress():
+    """A function that shows what an evaluation is at: a line that is redrawn on a terminal."""
+    live, shown, start = sys.stderr.isatty(), {}, {}
+
+    def show(name, done, total):
+        start.setdefault(name, time.perf_counter())
+        tenth = 10 * done // total
+        if not live and shown.get(name) == tenth:
+            return
+        shown[name] = tenth
+        left = (time.perf_counter() - start[name]) / done * (total - done) if done else None
+        line = (
+            f"{name} ..." if left is None else f"{name}: {done}/{total} images  {left:.0f} s left"
+        )
+        text, end = (f"\r{line:<70}", "\r" if total == 1 else "") if live else (line, "\n")
+        print(text, end=end, file=sys.stderr, flush=True)
+
+    return show
 
 
 def _export(args):

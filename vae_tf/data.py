@@ -13,6 +13,7 @@ import numpy as np
 
 from vae_tf.errors import InvalidTypeError, check_positive_int, invalid
 
+FIXED_SEED = 0  # of `--binarize fixed`: one draw for all runs
 HOLD_OUT = 0.1  # of a user's own images, where they come without a test set
 
 
@@ -62,7 +63,7 @@ def is_grey(x):
     return not bool(np.isin(x, (0, white)).all())
 
 
-def binarize(images, seed=0):
+def binarize(images, seed=FIXED_SEED):
     """`Images` whose pixels are drawn once, x ~ Bernoulli(grey value), as booleans.
 
     Args:

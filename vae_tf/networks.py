@@ -5,7 +5,7 @@ import math
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 
 def dense_encoder(
@@ -29,8 +29,8 @@ def dense_encoder(
     hidden = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate(hidden_units):
         hidden = _dense(units, activation, f"hidden_{index}", initializers)(hidden)
-    z_mean = _dense(latent_dim, None, "z_mean", initializers)(hidden)
-    z_log_var = _dense(latent_dim, None, "z_log_var", initializers)(hidden)
+    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", initializers)(hidden)  # one product
+    z_mean, z_log_var = ops.split(both, 2, axis=-1)
     return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
 
 

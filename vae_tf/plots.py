@@ -181,6 +181,72 @@ def traversal(decode, z, columns=11, extent=2.5):
     return figure
 
 
+def likelihood_curve(curve):
+    """The estimate of log p(x) against the number of samples, with its standard error.
+
+    Args:
+        curve: `LogLikelihood.curve`, `Estimate`s by K.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    means, errors = zip(*((e.mean, e.standard_error) for e in curve.values()), strict=True)
+    axes.errorbar(list(curve), means, errors, marker="o", capsize=4)
+    axes.set(xscale="log", xlabel="samples an image, K", ylabel="log p(x), nats per image")
+    axes.set_title("Importance-weighted estimate; bars: standard error over images")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def kl_per_dimension(kl, active=None):
+    """The KL of each latent dimension, largest first.
+
+    Args:
+        kl: nats, of shape `(latent_dim,)`.
+        active: which dimensions are; others are drawn grey.
+    """
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(-kl)
+    active = np.ones(len(kl), bool) if active is None else active
+    colors = ["tab:orange" if active[j] else "lightgrey" for j in order]
+    axes.bar(range(len(kl)), kl[order], color=colors)
+    axes.set(xlabel="latent dimension (its number below)", ylabel="KL, nats")
+    size = 8 if len(kl) <= 30 else 5
+    axes.set_xticks(range(len(kl)), order, fontsize=size, rotation=0 if len(kl) <= 30 else 90)
+    axes.set_title(f"KL per dimension; {int(active.sum())} of {len(kl)} are active")
+    return figure
+
+
+def aggregate_posterior(z, dimensions):
+    """Histograms of draws from q(z), the codes of all images together, against the prior N(0, 1).
+
+    Args:
+        z: draws, of shape `(N, latent_dim)`.
+        dimensions: which to show.
+    """
+    columns = min(5, len(dimensions))
+    rows = math.ceil(len(dimensions) / columns)
+    figure = Figure(figsize=(2.2 * columns, 1.8 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    points = np.linspace(-4, 4, 200)
+    for axes in grid.flat[len(dimensions) :]:
+        axes.set_visible(False)
+    for axes, j in zip(grid.flat, dimensions, strict=False):
+        axes.hist(z[:, j], bins=60, range=(-4, 4), density=True, color="tab:blue", alpha=0.6)
+        axes.plot(points, np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi), color="black", lw=1)
+        axes.set_title(f"z[{j}]", fontsize=8)
+    figure.suptitle("Aggregate posterior (blue) against the prior (black)", fontsize=10)
+    return figure
+
+
+def extremes(images, log_probs, count=20):
+    """The least likely images above, the most likely below."""
+    order = np.argsort(log_probs)
+    count = min(count, len(images))
+    chosen = np.concatenate([images[order[:count]], images[order[::-1][:count]]])
+    return _show(image_grid(chosen, count), "Least likely images above, most likely below")
+
+
 def draw(path, model, images, history, seed=0):
     """Write the pictures of a run into its directory.
 

@@ -128,12 +128,17 @@ def describe(plan):
         "learning_rate": plan.learning_rate,
         "warmup_steps": plan.warmup_steps,
         "data": fingerprint(images),
-        "versions": {
-            "vae_tf": __version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
+    }
+
+
+def versions():
+    """Of this package and of what its figures depend on."""
+    return {
+        "vae_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
     }
 
 

@@ -169,14 +169,16 @@ class VAE(ImageModel):
     def log_weights_at(self, x, z_mean, z_log_var, epsilon):
         """`log_weights` for given noise ε of shape `(num_samples, batch, latent_dim)`."""
         z = z_mean + ops.exp(0.5 * z_log_var) * epsilon
-        shape = ops.shape(epsilon)[:2]
+        log_q = gaussian_log_prob(z, z_mean, z_log_var)
+        return self.log_prob_at(x, z) + gaussian_log_prob(z) - log_q
+
+    def log_prob_at(self, x, z):
+        """log p(x|z_k) for z of shape `(num_samples, batch, latent_dim)`: `(num_samples, batch)`."""
+        shape = ops.shape(z)[:2]
         parameters = self.decode(ops.reshape(z, (-1, self.latent_dim)))
         repeated = ops.broadcast_to(x, (shape[0], *ops.shape(x)))
-        likelihood = self.likelihood.log_prob(
-            parameters, ops.reshape(repeated, (-1, *self.image_shape))
-        )
-        log_q = gaussian_log_prob(z, z_mean, z_log_var)
-        return ops.reshape(likelihood, shape) + gaussian_log_prob(z) - log_q
+        repeated = ops.reshape(repeated, (-1, *self.image_shape))
+        return ops.reshape(self.likelihood.log_prob(parameters, repeated), shape)
 
     # Training and evaluation.
 
@@ -200,7 +202,7 @@ class VAE(ImageModel):
                 "The images have grey values: their cross-entropy is a loss, and no log-likelihood. "
                 "VAE(binarize=True) trains on binary draws of them.",
                 GreyValuesWarning,
-                stacklevel=4,
+                stacklevel=5,  # the caller of `fit`
             )
 
     def own_callbacks(self):
