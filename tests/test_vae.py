@@ -123,6 +123,13 @@ def test_save_and_reload_in_a_fresh_process(model_class, tmp_path):
     assert out["iterations"] == model.optimizer.iterations == 2
 
 
+def test_a_model_that_was_never_compiled_comes_back_so(tmp_path):
+    model = VAE(**SMALL)
+    model.build((None, 8, 8))
+    model.save(tmp_path / "model.keras")
+    assert not keras.models.load_model(tmp_path / "model.keras").compiled
+
+
 @pytest.mark.parametrize("model_class", MODELS)
 @pytest.mark.parametrize("shape", [(8, 8), (8, 6, 1), (6, 8, 3), (20,)])
 def test_any_image_shape(model_class, shape):

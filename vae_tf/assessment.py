@@ -187,7 +187,7 @@ def _elbo(assessment, say):
     config = assessment.config
     terms = evaluation.elbo(assessment.model, assessment.x, seed=config.seed)
     grey = not assessment.likelihood_applies
-    name = "−loss on grey values (no bound of a log-likelihood)" if grey else "ELBO"
+    name = "−loss (grey values: no bound of log p(x))" if grey else "ELBO"
     rows = [(name, terms["elbo"]), ("E log p(x|z)", terms["reconstruction"]), ("KL", terms["kl"])]
     text = "Nats per image, mean ± standard error over the images; 10 draws of z an image."
     entry = {key: dataclasses.asdict(value) for key, value in terms.items()}

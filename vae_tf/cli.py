@@ -420,7 +420,7 @@ def _summary(record, path, pictures):
     for picture in pictures:
         print(f"  {picture}")
     print(
-        f"\nNext: look at {path / 'reconstruct.png'}, then\n  vae-tf generate {path} --num 64 --out grid.png\n  vae-tf export {path}"
+        f"\nNext: look at {path / 'reconstruct.png'}, then\n  vae-tf generate {path} --num 64 --out grid.png\n  vae-tf evaluate {path}\n  vae-tf export {path}"
     )
 
 

@@ -85,6 +85,7 @@ def log_likelihood(model, x, num_samples=5000, seed=0, batch_size=20, curve=CURV
     x = _checked(model, x, binary=True)
     num_samples = check_positive_int("num_samples", num_samples)
     batch_size = min(check_positive_int("batch_size", batch_size), ROWS, len(x))
+    curve = {check_positive_int("curve", k) for k in curve}
     ks = sorted({k for k in curve if k <= min(num_samples, SAMPLES)} | {num_samples})
     draw = _sampler(model, _weights, check_positive_int("seed", seed, minimum=0))
     done = []
@@ -104,17 +105,19 @@ def log_likelihood(model, x, num_samples=5000, seed=0, batch_size=20, curve=CURV
 
 def _batch(draw, x, numbers, num_samples, ks):
     """For each image: the estimate for each K, then the effective sample size."""
-    totals, squares, groups = [], [], {k: [] for k in ks[:-1]}
+    totals, squares = [], []
+    sums, counts = dict.fromkeys(ks[:-1], 0.0), dict.fromkeys(ks[:-1], 0)
     for first in range(0, num_samples, SAMPLES):
         count = min(SAMPLES, num_samples - first)
         weights = draw(x, numbers, first, count)
         totals.append(_logsumexp(weights))
         squares.append(_logsumexp(2 * weights))
-        for k, means in groups.items():
+        for k in sums:
             whole = weights[: count // k * k].reshape(-1, k, weights.shape[1])
-            means.append((_logsumexp(whole, axis=1) - math.log(k)).mean(axis=0))
+            sums[k] += (_logsumexp(whole, axis=1) - math.log(k)).sum(axis=0)
+            counts[k] += len(whole)
     total = _logsumexp(np.stack(totals))
-    curve = [np.mean(means, axis=0) for means in groups.values()]
+    curve = [sums[k] / counts[k] for k in sums]
     sizes = np.exp(2 * total - _logsumexp(np.stack(squares)))
     return np.stack([*curve, total - math.log(num_samples), sizes])
 
@@ -189,7 +192,7 @@ def elbo(model, x, num_samples=10, seed=0, batch_size=100):
 
 def codes(model, x, batch_size=1000):
     """`(z_mean, z_log_var)` of images, each NumPy `(N, latent_dim)`."""
-    x = _checked(model, x)
+    x, batch_size = _checked(model, x), check_positive_int("batch_size", batch_size)
     parts = [model.encode(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
     return tuple(np.concatenate([part[i].numpy() for part in parts]) for i in range(2))
 
@@ -266,7 +269,7 @@ def reconstruction_error(model, x, batch_size=1000):
         A dictionary of `Estimate`s over the images: `mse`, the mean square a pixel, and
         `cross_entropy`, −log p(x|z_mean) in nats an image (a Gaussian's: of its density).
     """
-    x = _checked(model, x)
+    x, batch_size = _checked(model, x), check_positive_int("batch_size", batch_size)
     errors, entropies = [], []
     for start in range(0, len(x), batch_size):
         part = model.to_floats(tf.constant(x[start : start + batch_size]))
@@ -296,6 +299,11 @@ def neighbour_accuracy(z_train, y_train, z, y):
     if y_train is None or y is None:
         hint = "Leave `neighbours` out of the measures, or give data with labels."
         raise invalid("y", "labels of the images", "none", hint)
+    for points, labels, name in ((z_train, y_train, "y_train"), (z, y, "y")):
+        if len(points) != len(labels):
+            raise invalid(
+                name, f"one label for each of {len(points)} codes", f"{len(labels)} labels"
+            )
     same = z is z_train
     finder = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(z_train)
     nearest = finder.kneighbors(None if same else z, return_distance=False)[:, 0]

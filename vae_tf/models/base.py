@@ -294,7 +294,9 @@ class ImageModel(keras.Model):
     # Saving.
 
     def get_compile_config(self):
-        config = super().get_compile_config() or {}
+        config = super().get_compile_config()
+        if not config:  # never compiled
+            return config
         keep = ("optimizer", "run_eagerly", "jit_compile")
         steps = "auto" if getattr(self, "_auto_steps", True) else self.steps_per_execution
         return {**{k: config[k] for k in keep if k in config}, "steps_per_execution": steps}
