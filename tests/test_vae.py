@@ -15,9 +15,9 @@ MODELS = [VAE]
 SMALL = {"latent_dim": 2, "hidden_units": (16,)}
 
 
-def make(model_class=VAE, seed=0, **kwargs):
+def make(model_class=VAE, seed=0, run_eagerly=False, **kwargs):
     model = model_class(**{**SMALL, "seed": seed, **kwargs})
-    model.compile()
+    model.compile(run_eagerly=run_eagerly)
     return model
 
 
@@ -79,7 +79,9 @@ def test_every_hyperparameter_moves_the_loss_and_the_same_ones_do_not(model_clas
         {"activation": "tanh"}, {"seed": 1},
     ]  # fmt: skip
     losses = [
-        make(model_class, **change).fit(blobs(), epochs=2, verbose=0).history["loss"]
+        make(model_class, run_eagerly=True, **change)
+        .fit(blobs(), epochs=2, verbose=0)
+        .history["loss"]
         for change in [{}, *changes]
     ]
     np.testing.assert_array_equal(losses[0], losses[1])
@@ -90,7 +92,7 @@ def test_every_hyperparameter_moves_the_loss_and_the_same_ones_do_not(model_clas
 def test_batch_size_learning_rate_epochs_and_warm_up_move_the_loss(model_class):
     def loss(batch_size=32, rate=1e-3, epochs=4, warmup=0):
         model = make(model_class)
-        model.compile(keras.optimizers.Adam(rate))
+        model.compile(keras.optimizers.Adam(rate), run_eagerly=True)  # quick: nothing to compile
         hooks = [vae_tf.KLWarmup(warmup)]
         kwargs = {"batch_size": batch_size, "epochs": epochs, "callbacks": hooks}
         return model.fit(blobs(), verbose=0, **kwargs).history["loss"][-1]
@@ -483,3 +485,21 @@ def test_generate_before_the_first_image_says_what_to_do():
 def test_labels_must_match_the_images():
     with pytest.raises(ValueError, match="'y'"):
         make().fit(blobs(10), np.zeros(9), verbose=0)
+
+
+@pytest.mark.slow
+def test_two_devices_train_together():
+    out = run_python(
+        "import tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "import numpy as np, vae_tf\n"
+        "with tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']).scope():\n"
+        "    model, history = vae_tf.VAE(2, (16,), seed=0), vae_tf.StepHistory()\n"
+        "    model.compile()\n"
+        "    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8)).astype('uint8')\n"
+        "    model.fit(x, batch_size=16, epochs=3, verbose=0, callbacks=[history])\n"
+        "losses = [row['loss'] for row in history.rows]\n"
+        "print(len(losses), np.isfinite(losses).all(), losses[-1] < losses[0])\n"
+    )
+    assert out.split()[-3:] == ["12", "True", "True"]

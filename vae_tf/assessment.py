@@ -87,11 +87,17 @@ class Assessment:
     def likelihood_applies(self):
         return not (isinstance(self.model.likelihood, Bernoulli) and data.is_grey(self.x))
 
+    @property
+    def neighbours_apply(self):
+        """Whether both splits have labels, and no image is asked for its neighbour in itself alone."""
+        alone = self.config.split == "train" and len(self.x) < 2
+        return self.y is not None and self.images.y_train is not None and not alone
+
     def wants(self, measure):
         """Whether to compute a measure: as asked, and by default whatever applies."""
         if self.config.measures is not None:
             return measure in self.config.measures
-        applies = {"likelihood": self.likelihood_applies, "neighbours": self.y is not None}
+        applies = {"likelihood": self.likelihood_applies, "neighbours": self.neighbours_apply}
         return applies.get(measure, True)
 
     def _split(self, name):
@@ -130,10 +136,13 @@ def prepare(config):
 
 def _check_measures(assessment):
     config = assessment.config
-    if config.asks_for("neighbours") and assessment.y is None:
+    if config.asks_for("neighbours") and not assessment.neighbours_apply:
         hint = "Leave it out, or give data with labels."
-        raise invalid("measures", "labels, for 'neighbours'", "images without labels", hint)
-    asked = config.asks_for("likelihood") or config.num_samples is not None
+        expected = "labels of the training images and of those evaluated, for 'neighbours'"
+        few = assessment.y is not None and assessment.images.y_train is not None
+        found = "a single training image" if few else "images without labels"
+        raise invalid("measures", expected, found, hint)
+    asked = config.asks_for("likelihood") or (config.measures is None and config.num_samples)
     if asked and not assessment.likelihood_applies:
         raise invalid(
             "binarize",

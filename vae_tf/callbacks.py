@@ -64,7 +64,7 @@ class StopAt(keras.callbacks.Callback):
         self.model.step_limit.assign(self.steps)
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) >= self.steps:
+        if self.model.steps_made >= self.steps:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
@@ -93,7 +93,7 @@ class StepHistory(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         terms = np.stack([self.model.step_terms[name] for name in TERMS], axis=1).tolist()
-        first = int(self.model.optimizer.iterations) - len(terms) + 1
+        first = self.model.steps_made - len(terms) + 1
         for step, row in enumerate(terms, first):
             self.pending.append(row)
             if step <= 200 or step % (10 if step <= 2000 else 50) == 0:
@@ -102,11 +102,11 @@ class StepHistory(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         extra = {key: value for key, value in (logs or {}).items() if key in HISTORY_COLUMNS[-4:]}
         if "val_loss" in extra:
-            self._flush(int(self.model.optimizer.iterations))
+            self._flush(self.model.steps_made)
             self.rows[-1] |= extra
 
     def on_train_end(self, logs=None):
-        self._flush(int(self.model.optimizer.iterations))
+        self._flush(self.model.steps_made)
 
     def _flush(self, step):
         if self.pending:
@@ -150,22 +150,23 @@ class LatentMonitor(keras.callbacks.Callback):
     def __init__(self, patience=1000):
         super().__init__()
         self.patience = check_positive_int("patience", patience, minimum=0)
-        self.rows, self.sums, self.norms, self.steps, self.warned = [], None, [], 0, False
+        self.rows, self.sums, self.norms, self.images, self.warned = [], None, [], 0, False
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.sums, self.norms, self.steps = None, [], 0
+        self.sums, self.norms, self.images = None, [], 0
 
     def on_train_batch_end(self, batch, logs=None):
         terms = self.model.step_terms
-        added = [np.sum(terms[name], axis=0, dtype=np.float64).tolist() for name in self.names]
+        images = np.float64(terms["images"])
+        added = [np.tensordot(images, terms[name], axes=1).tolist() for name in self.names]
         self.sums = added if self.sums is None else _added(self.sums, added)
-        self.steps += len(terms["loss"])
+        self.images += float(images.sum())
         self.norms += [[norm] for norm in terms["gradient_norm"].tolist()]
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.steps:
+        if not self.images > 0:  # nor where several devices leave no terms of a step
             return
-        kl, mean, squared = (np.array(total) / self.steps for total in self.sums)
+        kl, mean, squared = (np.array(total) / self.images for total in self.sums)
         active = int(np.sum(squared - mean**2 > ACTIVE))
         self.rows.append(
             {"epoch": epoch + 1, "active_units": active, "kl_per_dimension": np.ravel(kl).tolist()}
@@ -177,7 +178,7 @@ class LatentMonitor(keras.callbacks.Callback):
 
     def _warn(self, dead, of, known):
         warm = float(self.model.kl_warmup_steps) + self.patience
-        if self.warned or not known or not dead or int(self.model.optimizer.iterations) < warm:
+        if self.warned or not known or not dead or self.model.steps_made < warm:
             return
         self.warned = True
         warnings.warn(
@@ -208,7 +209,7 @@ class Progress(keras.callbacks.Callback):
         print("Compiling the training loop ...", file=self.stream, flush=True)
 
     def on_train_batch_end(self, batch, logs=None):
-        step, now = int(self.model.optimizer.iterations), time.perf_counter()
+        step, now = self.model.steps_made, time.perf_counter()
         tenth = 10 * step // self.steps
         if self._live or tenth > self._shown:
             names = ("loss", "reconstruction_loss", "kl_loss")
@@ -246,7 +247,7 @@ class FiniteGuard(keras.callbacks.Callback):
         if not bad.any():
             return
         row = int(bad.any(axis=1).argmax())
-        step = int(self.model.optimizer.iterations) - len(bad) + row + 1
+        step = self.model.steps_made - len(bad) + row + 1
         values = {name: term[row] for name, term in terms.items()}
         parts = [name for name in values if name != "loss" and not np.isfinite(values[name])]
         found = " and ".join(f"{name} is {values[name]}" for name in parts or ["loss"])

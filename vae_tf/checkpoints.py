@@ -76,7 +76,7 @@ class Checkpoints(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         _assign(_variables(model), arrays, self.directory)
         model.skip_executions = state["executions"]
-        self._saved = int(model.optimizer.iterations)
+        self._saved = model.steps_made
         return state["epoch"]
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -113,16 +113,16 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Keep the end as well: to go on with more epochs, and to find nothing left to do."""
         self._restored = None
-        if self.model.optimizer.iterations > self._saved:
+        if self.model.steps_made > self._saved:
             self._epoch, self._executions = self._epoch + 1, 0
             self._save()
 
     def _save_if_due(self):
-        if int(self.model.optimizer.iterations) - self._saved >= self.every_steps:
+        if self.model.steps_made - self._saved >= self.every_steps:
             self._save()
 
     def _save(self):
-        step = int(self.model.optimizer.iterations)
+        step = self.model.steps_made
         state = {
             "step": step,
             "epoch": self._epoch,

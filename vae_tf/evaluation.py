@@ -37,7 +37,8 @@ class Estimate:
         return cls(float(values.mean()), float(error))
 
     def __str__(self):
-        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.2f}"
+        return f"{self.mean:.2f}{error}"
 
 
 @dataclasses.dataclass(frozen=True)

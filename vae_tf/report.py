@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -44,7 +45,9 @@ def write(directory, title, sections, figures, metrics):
             (aside / f"{name}.png").write_bytes(content)
         (aside / "report.md").write_text(markdown(title, sections))
         (aside / "report.html").write_text(page(title, sections, pictures))
-        (aside / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (aside / "metrics.json").write_text(
+            json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n"
+        )
         os.rename(aside, directory)
     return directory
 
@@ -83,6 +86,15 @@ def page(title, sections, pictures):
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
         f"<body>{body}</body></html>\n"
     )
+
+
+def _plain(value):
+    """For JSON, which has no NaN: None stands for it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value):

@@ -165,9 +165,6 @@ def prepare(config):
             f"{str(path)!r}",
             "Give another name, or move it away; to go on with it, vae-tf train --resume RUN.",
         )
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        hint = 'pip install "vae_tf[tensorboard]"'
-        raise invalid("tensorboard", "an installed tensorboard", "none", hint)
     images = data.load(config.dataset, config.data)
     if config.likelihood == "bernoulli" and config.binarize == "fixed":
         images = data.binarize(images)
@@ -191,6 +188,9 @@ def prepare_resume(path):
 
 def _settle(config, images, path, resume=False):
     """The numbers that follow from a configuration and its data."""
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        hint = 'pip install "vae_tf[tensorboard]"'
+        raise invalid("tensorboard", "an installed tensorboard", "none", hint)
     watched = data.hold_out(images, config.held_out) if config.held_out else images
     count = len(watched.x_train)
     batch_size = min(100, count) if config.batch_size is None else config.batch_size
@@ -215,9 +215,9 @@ def _free_path(name, config):
 
 
 def callbacks(steps, warmup_steps=0, beta=1.0, free_bits=0.0):
-    """The recipe's callbacks, the two that record first."""
+    """The recipe's callbacks, the two that record first; the history takes what the monitor found."""
     schedules = [KLWarmup(warmup_steps, beta), FreeBits(free_bits), StopAt(steps)]
-    return [StepHistory(), LatentMonitor(), *schedules, FiniteGuard()]
+    return [LatentMonitor(), StepHistory(), *schedules, FiniteGuard()]
 
 
 def train(plan, progress=True):
@@ -234,7 +234,7 @@ def train(plan, progress=True):
     plan = prepare(plan) if isinstance(plan, TrainConfig) else plan
     config, watched = plan.config, plan.watched
     vae = _make(plan)
-    hooks = _hooks(plan)
+    monitor, history, *_ = hooks = _hooks(plan)
     if progress:
         hooks.append(Progress(plan.steps, plan.batch_size))
     epochs = -(-plan.steps // plan.steps_per_epoch)
@@ -254,21 +254,21 @@ def train(plan, progress=True):
         )
         status = "completed"
     except KeyboardInterrupt:
-        if not hooks[0].rows:
+        if not history.rows:
             if not plan.resume:
                 shutil.rmtree(plan.path)
             raise KeyboardInterrupt("Nothing was saved: training had not begun.") from None
-        hooks[0].on_train_end()
-        status = f"interrupted after {int(vae.optimizer.iterations)} of {plan.steps} steps"
+        history.on_train_end()
+        status = f"interrupted after {vae.steps_made} of {plan.steps} steps"
     except FloatingPointError as error:
         runs.write_json(plan.path / "config.json", record | {"status": f"diverged: {error}"})
         raise
     record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
-    record |= {"trained_steps": int(vae.optimizer.iterations)}
+    record |= {"trained_steps": vae.steps_made}
     if config.early_stopping and status == "completed":
         vae = keras.models.load_model(plan.path / "best.keras")
-        record |= {"best_step": int(vae.optimizer.iterations)}
-    runs.save(plan.path, vae, hooks[0].rows, hooks[1].rows)
+        record |= {"best_step": vae.steps_made}
+    runs.save(plan.path, vae, history.rows, monitor.rows)
     if status == "completed":
         record["test"] = vae.evaluate(
             plan.images.x_test, batch_size=plan.batch_size, verbose=0, return_dict=True

@@ -28,11 +28,16 @@ class ImageModel(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.step_terms = None
-        self.measured = tf.constant(True)  # whether this step's gradient norm is to be taken
+        self.measured = True  # whether this step's gradient norm is to be taken
         self.skip_executions = 0  # of the next epoch, as done before; see `Checkpoints`
         self.step_limit = tf.Variable(np.iinfo(np.int64).max, trainable=False, dtype=tf.int64)
         self._trackers = [keras.metrics.Mean(name=name) for name in self.tracked]
         self._order_seed = None
+
+    @property
+    def steps_made(self):
+        """How many steps the optimizer has made, as an int."""
+        return int(ops.convert_to_numpy(self.optimizer.iterations))
 
     @property
     def term_sizes(self):
@@ -75,11 +80,13 @@ class ImageModel(keras.Model):
     def norm_if_measured(self, gradients):
         """The gradients' joint norm in the steps that are measured, NaN in others: it takes a sixth
         of a step."""
-        return tf.cond(
-            self.measured,
-            lambda: tf.cast(tf.linalg.global_norm(gradients), tf.float32),
-            lambda: tf.constant(np.nan, tf.float32),
-        )
+
+        def norm():
+            return tf.cast(tf.linalg.global_norm(gradients), tf.float32)
+
+        if self.measured is True:
+            return norm()
+        return tf.cond(self.measured, norm, lambda: tf.constant(np.nan, tf.float32))
 
     def track(self, count, terms):
         """Add a step's terms to the running means over `count` images more, and return these."""
@@ -186,12 +193,13 @@ class ImageModel(keras.Model):
     def _executions(self, rows, batch_size, shuffle, epoch):
         """The data of `fit`, from `epoch` on; by default from where the last `fit` ended."""
         if epoch is None:
-            epoch = int(self.optimizer.iterations) // _num_batches(rows[0], batch_size)
+            epoch = self.steps_made // _num_batches(rows[0], batch_size)
         steps, seed = self.steps_per_execution, self._order_seed
         return execution.executions(rows, batch_size, steps, seed, shuffle, epoch)
 
     def _set_steps_per_execution(self, steps, exact):
-        chosen = execution.choose_steps(steps, exact)
+        # Keras's own loop of many steps does not compile for several devices.
+        chosen = execution.choose_steps(steps, exact) if self._in_one_loop else 1
         if chosen != self.steps_per_execution:
             self.steps_per_execution, self.train_function, self.test_function = chosen, None, None
 

@@ -167,7 +167,7 @@ def make_eager_function(model):
     """The same for eager execution, in which each step is to be looked at."""
 
     def train_function(iterator):
-        rows, logs, model.measured = [], None, tf.constant(True)
+        rows, logs, model.measured = [], None, True
         for _ in range(model.steps_per_execution):
             batch = next(iterator, None)
             if batch is None or model.optimizer.iterations >= model.step_limit:
@@ -186,7 +186,7 @@ def with_running_means(model, train_function):
     """Keras's own function, for several devices, whose running means stand for a step's terms."""
 
     def run(iterator):
-        model.measured = tf.constant(True)
+        model.measured = True
         logs = train_function(iterator)
         row = [np.full(size, logs.get(name, np.nan)) for name, size in model.term_sizes.items()]
         model.step_terms = _by_name(model, np.concatenate(row)[np.newaxis])

@@ -184,7 +184,7 @@ class VAE(ImageModel):
 
     @property
     def term_sizes(self):
-        scalars = (*self.tracked, "beta", "gradient_norm")
+        scalars = (*self.tracked, "beta", "gradient_norm", "images")
         vectors = ("kl_per_dimension", "z_mean", "z_mean_squared")
         return dict.fromkeys(scalars, 1) | dict.fromkeys(vectors, self.latent_dim)
 
@@ -227,8 +227,9 @@ class VAE(ImageModel):
         terms |= {"gradient_norm": self.norm_if_measured(gradients)}
         gradients = execution.all_at_once(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        self.step_terms |= terms
-        return self.track(ops.shape(x)[0], terms)
+        count = ops.shape(x)[0]
+        self.step_terms |= terms | {"images": ops.cast(count, "float32")}
+        return self.track(count, terms)
 
     def test_step(self, batch):
         """The batch's −ELBO and its terms."""
