@@ -190,8 +190,8 @@ def test_the_guard_names_the_first_bad_step_and_keeps_the_checkpoint_before_it(t
     class Spoil(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.model.optimizer.iterations == 4:
-                bias = self.model.encoder.get_layer("z_log_var").bias
-                bias.assign(np.full(2, np.nan))
+                bias = self.model.encoder.get_layer("z_mean_and_log_var").bias
+                bias.assign(np.full(4, np.nan))
 
     model = vae_tf.VAE(2, (4,), seed=0)
     model.compile(steps_per_execution=3)
