@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+RECTIFIERS = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "swish")
+
 
 def dense_encoder(
     image_shape, latent_dim, hidden_units=(512, 384, 256), activation="relu", seed=None
@@ -24,12 +26,12 @@ def dense_encoder(
         A `keras.Model` from `(batch, *image_shape)`, float in [0, 1], to two tensors of shape
         `(batch, latent_dim)`.
     """
-    initializers = _initializers(seed)
+    seeds = _seeds(seed)
     inputs = keras.Input(tuple(image_shape), name="x")
     hidden = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", initializers)(hidden)
-    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", initializers)(hidden)  # one product
+        hidden = _dense(units, activation, f"hidden_{index}", seeds)(hidden)
+    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", seeds)(hidden)  # one product
     z_mean, z_log_var = ops.split(both, 2, axis=-1)
     return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
 
@@ -44,26 +46,27 @@ def dense_decoder(
     Returns:
         A `keras.Model` from `(batch, latent_dim)` to `(batch, *image_shape)`.
     """
-    initializers = _initializers(seed)
+    seeds = _seeds(seed)
     inputs = keras.Input((latent_dim,), name="z")
     hidden = inputs
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", initializers)(hidden)
-    logits = _dense(math.prod(image_shape), None, "logits", initializers)(hidden)
+        hidden = _dense(units, activation, f"hidden_{index}", seeds)(hidden)
+    logits = _dense(math.prod(image_shape), None, "logits", seeds)(hidden)
     outputs = layers.Reshape(tuple(image_shape), name="image")(logits)
     return keras.Model(inputs, outputs, name="decoder")
 
 
-def _initializers(seed):
-    """One Glorot initialiser a layer, each with a seed of its own where `seed` is given."""
-    states = (
-        itertools.count() if seed is None else iter(np.random.SeedSequence(seed).generate_state(99))
-    )
-    for state in states:
-        yield keras.initializers.GlorotUniform(seed=None if seed is None else int(state))
+def _seeds(seed):
+    """A seed for each layer's initial weights; endless Nones where `seed` is None."""
+    if seed is None:
+        return itertools.repeat(None)
+    return map(int, np.random.SeedSequence(seed).generate_state(99))
 
 
-def _dense(units, activation, name, initializers):
-    return layers.Dense(
-        units, activation=activation, kernel_initializer=next(initializers), name=name
-    )
+def _dense(units, activation, name, seeds):
+    """Initial weights after He et al. (2015) before a rectifier, else after Glorot & Bengio (2010)."""
+    rectifier = getattr(activation, "__name__", activation) in RECTIFIERS
+    initializers = keras.initializers
+    initializer = initializers.HeUniform if rectifier else initializers.GlorotUniform
+    kernel = initializer(seed=next(seeds))
+    return layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name)
