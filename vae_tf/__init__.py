@@ -21,9 +21,10 @@ except importlib.metadata.PackageNotFoundError:  # a build under another name
 if "prefer_vector_width" not in _flags and ["2", "20"] <= _tensorflow <= ["2", "21"]:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_prefer_vector_width=512".strip()
 
-# The command `vae-tf` imports what each of its parts needs, so that `vae-tf --help` is quick.
+# The command, `vae-tf` or `python -m vae_tf`, imports what each of its parts needs: `--help` is quick.
 _script = pathlib.Path((getattr(sys, "argv", None) or [""])[0]).name
-if _script not in ("vae-tf", "vae-tf.exe", "vae-tf-script.py"):
+_module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if "-m" in sys.orig_argv else []
+if _script not in ("vae-tf", "vae-tf.exe", "vae-tf-script.py") and _module != ["vae_tf"]:
     import keras
 
     if keras.backend.backend() != "tensorflow":
