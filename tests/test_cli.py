@@ -87,6 +87,7 @@ def test_help_is_complete():
     assert re.findall(r"^    (\w+) +\S", text.stdout, re.M) == [
         "train",
         "plot",
+        "evaluate",
         "export",
         "generate",
     ]
@@ -94,7 +95,7 @@ def test_help_is_complete():
         line.strip().split("   ")[0] for line in text.stdout.split("examples:")[1].split("\n")
     ]
     examples = [shlex.split(line) for line in examples if line]
-    assert {words[1] for words in examples} == {"train", "export", "generate"}
+    assert {words[1] for words in examples} == {"train", "evaluate", "export", "generate"}
     for words in examples:
         assert words[0] == "vae-tf"
         assert cli._parser().parse_args(words[1:]).command == words[1]

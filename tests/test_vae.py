@@ -76,7 +76,7 @@ def test_the_gradient_reaches_every_weight(model_class):
 def test_every_hyperparameter_moves_the_loss_and_the_same_ones_do_not(model_class):
     changes = [
         {}, {"latent_dim": 3}, {"hidden_units": (8,)}, {"hidden_units": ()},
-        {"activation": "tanh"}, {"seed": 1},
+        {"activation": "tanh"}, {"seed": 1}, {"kernel_initializer": "glorot_uniform"},
     ]  # fmt: skip
     losses = [
         make(model_class, run_eagerly=True, **change)

@@ -7,11 +7,16 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-RECTIFIERS = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "swish")
+LAST = "glorot_uniform"  # of the layers that give a distribution's parameters
 
 
 def dense_encoder(
-    image_shape, latent_dim, hidden_units=(512, 384, 256), activation="relu", seed=None
+    image_shape,
+    latent_dim,
+    hidden_units=(512, 384, 256),
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
 ):
     """x -> Dense layers -> (z_mean, z_log_var): the parameters of q(z|x) = N(μ, diag σ²).
 
@@ -20,6 +25,7 @@ def dense_encoder(
         latent_dim: the size of the code.
         hidden_units: the widths of the hidden layers; none at all gives a linear encoder.
         activation: any Keras activation.
+        kernel_initializer: of the hidden layers, any Keras initializer; the last one's is Glorot's.
         seed: fixes the initial weights.
 
     Returns:
@@ -30,14 +36,19 @@ def dense_encoder(
     inputs = keras.Input(tuple(image_shape), name="x")
     hidden = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", seeds)(hidden)
-    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", seeds)(hidden)  # one product
+        hidden = _dense(units, activation, f"hidden_{index}", kernel_initializer, seeds)(hidden)
+    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", LAST, seeds)(hidden)  # one product
     z_mean, z_log_var = ops.split(both, 2, axis=-1)
     return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
 
 
 def dense_decoder(
-    latent_dim, image_shape, hidden_units=(256, 384, 512), activation="relu", seed=None
+    latent_dim,
+    image_shape,
+    hidden_units=(256, 384, 512),
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
 ):
     """z -> Dense layers -> the parameters of p(x|z), unbounded (logits for a Bernoulli).
 
@@ -50,8 +61,8 @@ def dense_decoder(
     inputs = keras.Input((latent_dim,), name="z")
     hidden = inputs
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", seeds)(hidden)
-    logits = _dense(math.prod(image_shape), None, "logits", seeds)(hidden)
+        hidden = _dense(units, activation, f"hidden_{index}", kernel_initializer, seeds)(hidden)
+    logits = _dense(math.prod(image_shape), None, "logits", LAST, seeds)(hidden)
     outputs = layers.Reshape(tuple(image_shape), name="image")(logits)
     return keras.Model(inputs, outputs, name="decoder")
 
@@ -63,10 +74,10 @@ def _seeds(seed):
     return map(int, np.random.SeedSequence(seed).generate_state(99))
 
 
-def _dense(units, activation, name, seeds):
-    """Initial weights after He et al. (2015) before a rectifier, else after Glorot & Bengio (2010)."""
-    rectifier = getattr(activation, "__name__", activation) in RECTIFIERS
-    initializers = keras.initializers
-    initializer = initializers.HeUniform if rectifier else initializers.GlorotUniform
-    kernel = initializer(seed=next(seeds))
+def _dense(units, activation, name, initializer, seeds):
+    """A Dense layer whose initial weights have the next of the seeds."""
+    initializer = keras.initializers.get(initializer)
+    config, seed = initializer.get_config(), next(seeds)
+    config |= {"seed": seed} if "seed" in config else {}
+    kernel = type(initializer).from_config(config)
     return layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name)

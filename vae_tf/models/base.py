@@ -162,7 +162,7 @@ class ImageModel(keras.Model):
         steps = steps_per_epoch or _num_batches(x, batch_size)
         if self._auto_steps:
             self._set_steps_per_execution(steps, exact=steps_per_epoch is not None)
-        if arrays and steps_per_epoch is None and self._in_one_loop:
+        if arrays and steps_per_epoch is None and not tf.distribute.has_strategy():
             rows = (x,) if y is None else (x, np.asarray(y))
             epoch = kwargs.get("initial_epoch")
             x = self._executions(rows, batch_size, shuffle, epoch)
@@ -199,7 +199,7 @@ class ImageModel(keras.Model):
 
     def _set_steps_per_execution(self, steps, exact):
         # Keras's own loop of many steps does not compile for several devices.
-        chosen = execution.choose_steps(steps, exact) if self._in_one_loop else 1
+        chosen = 1 if tf.distribute.has_strategy() else execution.choose_steps(steps, exact)
         if chosen != self.steps_per_execution:
             self.steps_per_execution, self.train_function, self.test_function = chosen, None, None
 

@@ -5,6 +5,7 @@ batch. Here the loop is inside: the weights stay in place between steps, each st
 back, and for arrays the data set holds the rows of an execution, gathered at once.
 """
 
+import itertools
 import typing
 
 import numpy as np
@@ -143,34 +144,37 @@ def make_loop_function(model):
         return logs, trace
 
     def train_function(iterator):
-        of_rows = isinstance(iterator.element_spec, Execution)
         if model.skip_executions:
-            return skip(iterator, 1 if of_rows else most)
+            return _skip(model, iterator)
+        of_rows = isinstance(iterator.element_spec, Execution)
         logs, trace = (execute_rows if of_rows else execute_batches)(iterator)
         if len(trace) == 0:
             raise StopIteration
         model.step_terms = _by_name(model, trace.numpy())
         return logs
 
-    def skip(iterator, elements):
-        """Pass over what an execution did before training was interrupted."""
-        for _ in range(elements):
-            next(iterator)
-        model.skip_executions -= 1
-        model.step_terms = _by_name(model, np.zeros((0, width)))
-        return {metric.name: metric.result() for metric in model.metrics}
-
     return train_function
+
+
+def _skip(model, iterator):
+    """Pass over what an execution did before training was interrupted."""
+    of_rows = isinstance(iterator.element_spec, Execution)
+    for _ in range(1 if of_rows else model.steps_per_execution):
+        next(iterator)
+    model.skip_executions -= 1
+    model.step_terms = _by_name(model, np.zeros((0, sum(model.term_sizes.values()))))
+    return {metric.name: metric.result() for metric in model.metrics}
 
 
 def make_eager_function(model):
     """The same for eager execution, in which each step is to be looked at."""
 
     def train_function(iterator):
+        if model.skip_executions:
+            return _skip(model, iterator)
         rows, logs, model.measured = [], None, True
-        for _ in range(model.steps_per_execution):
-            batch = next(iterator, None)
-            if batch is None or model.optimizer.iterations >= model.step_limit:
+        for batch in _batches(iterator, model.steps_per_execution):
+            if model.optimizer.iterations >= model.step_limit:
                 break
             logs = model.train_step(batch)
             rows.append([np.ravel(model.step_terms[name]) for name in model.term_sizes])
@@ -180,6 +184,16 @@ def make_eager_function(model):
         return logs
 
     return train_function
+
+
+def _batches(iterator, most):
+    """The batches of an `Execution`; or, where the elements are batches, up to `most` of them."""
+    if isinstance(iterator.element_spec, Execution):
+        for arrays, *parts in itertools.islice(iterator, 1):
+            for rows in itertools.chain(*parts):
+                yield tuple(tf.gather(array, rows) for array in arrays)
+    else:
+        yield from itertools.islice(iterator, most)
 
 
 def with_running_means(model, train_function):

@@ -36,6 +36,7 @@ class VAE(ImageModel):
         hidden_units: widths of the encoder's hidden layers, which the decoder mirrors; `()` gives a
             linear model.
         activation: of the hidden layers, anything that Keras takes.
+        kernel_initializer: of the hidden layers, anything that Keras takes; by default He's.
         likelihood: p(x|z): "bernoulli", "gaussian" (one σ, learned), or an object such as
             `Gaussian(sigma=0.1)`. A Gaussian takes floats of any value.
         binarize: draw x ~ Bernoulli(grey values) anew whenever an image is trained on, and once, with
@@ -65,6 +66,7 @@ class VAE(ImageModel):
         activation="relu",
         likelihood="bernoulli",
         binarize=False,
+        kernel_initializer="he_uniform",
         seed=None,
         **kwargs,
     ):
@@ -72,6 +74,7 @@ class VAE(ImageModel):
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.hidden_units = check_hidden_units(hidden_units)
         self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
         seeds = _spawn(self.seed, 5)
         self._encoder_seed, self._decoder_seed, noise_seed, self._order_seed, pixel_seed = seeds
@@ -97,6 +100,7 @@ class VAE(ImageModel):
             self.latent_dim,
             self.hidden_units,
             self.activation,
+            self.kernel_initializer,
             self._encoder_seed,
         )
         self.decoder = dense_decoder(
@@ -104,6 +108,7 @@ class VAE(ImageModel):
             self.image_shape,
             self.hidden_units[::-1],
             self.activation,
+            self.kernel_initializer,
             self._decoder_seed,
         )
         self.built = True
@@ -293,6 +298,7 @@ class VAE(ImageModel):
             "activation": keras.activations.serialize(self.activation),
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "binarize": self.binarize is not None,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
         }
 
