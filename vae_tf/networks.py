@@ -47,7 +47,7 @@ def dense_decoder(
     image_shape,
     hidden_units=(256, 384, 512),
     activation="relu",
-    kernel_initializer="he_uniform",
+    kernel_initializer="glorot_uniform",
     seed=None,
 ):
     """z -> Dense layers -> the parameters of p(x|z), unbounded (logits for a Bernoulli).

@@ -36,7 +36,8 @@ class VAE(ImageModel):
         hidden_units: widths of the encoder's hidden layers, which the decoder mirrors; `()` gives a
             linear model.
         activation: of the hidden layers, anything that Keras takes.
-        kernel_initializer: of the hidden layers, anything that Keras takes; by default He's.
+        kernel_initializer: of the encoder's hidden layers, anything that Keras takes; the decoder's
+            begin after Glorot, for He's would amplify the noise of the first codes.
         likelihood: p(x|z): "bernoulli", "gaussian" (one σ, learned), or an object such as
             `Gaussian(sigma=0.1)`. A Gaussian takes floats of any value.
         binarize: draw x ~ Bernoulli(grey values) anew whenever an image is trained on, and once, with
@@ -108,8 +109,7 @@ class VAE(ImageModel):
             self.image_shape,
             self.hidden_units[::-1],
             self.activation,
-            self.kernel_initializer,
-            self._decoder_seed,
+            seed=self._decoder_seed,
         )
         self.built = True
 
