@@ -57,7 +57,8 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("crash", "every_steps"),
-    [([11, 25], 1), ([6, 30], 7)],  # 11: at the end of an epoch
+    # 11: at the end of an epoch
+    [([11, 25], 1), pytest.param([6, 30], 7, marks=pytest.mark.slow)],
 )
 def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_steps, tmp_path):
     for step in crash:

@@ -244,6 +244,7 @@ def test_every_image_once_an_epoch_and_each_epoch_in_another_order(num):
     np.testing.assert_array_equal(next(iter(again))[1], next(iter(rows))[1])
 
 
+@pytest.mark.slow
 def test_steps_per_execution_changes_nothing_but_speed():
     """25 batches and a smaller one, in executions that divide them and that do not."""
     losses = []

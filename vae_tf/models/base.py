@@ -37,7 +37,7 @@ class ImageModel(keras.Model):
     @property
     def steps_made(self):
         """How many steps the optimizer has made, as an int."""
-        return int(ops.convert_to_numpy(self.optimizer.iterations))
+        return int(tf.convert_to_tensor(self.optimizer.iterations.value))
 
     @property
     def term_sizes(self):
