@@ -52,6 +52,7 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     tensors = tuple(tf.convert_to_tensor(array) for array in arrays)
 
+    @tf.autograph.experimental.do_not_convert  # nothing to convert, and to look takes a while
     def epoch_rows(epoch):
         order = tf.range(num, dtype=tf.int32)
         if shuffle:
@@ -68,18 +69,21 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
 
     options = tf.data.Options()
     options.autotune.enabled = False  # nothing to tune, and to stop its thread takes seconds
+    options.experimental_optimization.apply_default_optimizations = False  # they copy the arrays
     dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_rows).prefetch(2)
     return dataset.with_options(options)
 
 
-def all_at_once(gradients):
-    """The same gradients, none of which is ready before the first layer's, the last to come.
+def hold_back(variables, gradients):
+    """Let no variable be updated before the first layer's gradient, the last to come, is there.
 
     Otherwise XLA copies each weight in each step, lest it be updated while backpropagation still
-    reads it. What is added is zero, or NaN where that gradient is NaN.
+    reads it. What is added is zero, or NaN where that gradient is NaN. The optimizer's own variables
+    do not wait: each gradient is taken into them while it is still in the processor's cache.
     """
     zero = tf.minimum(tf.abs(tf.reshape(gradients[0], [-1])[0]), 0.0)
-    return [gradient + tf.cast(zero, gradient.dtype) for gradient in gradients]
+    for variable in variables:
+        variable.assign_add(tf.broadcast_to(tf.cast(zero, variable.dtype), variable.shape))
 
 
 def make_loop_function(model):

@@ -230,7 +230,8 @@ class VAE(ImageModel):
         gradients = tape.gradient(objective, self.trainable_weights)
         terms |= {"beta": ops.convert_to_tensor(self.beta)}
         terms |= {"gradient_norm": self.norm_if_measured(gradients)}
-        gradients = execution.all_at_once(gradients)
+        if self.jit_compile:
+            execution.hold_back(self.trainable_weights, gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         count = ops.shape(x)[0]
         self.step_terms |= terms | {"images": ops.cast(count, "float32")}
