@@ -308,6 +308,35 @@ def test_every_way_of_execution_gives_the_same_steps():
             np.testing.assert_allclose(record[name], records[0][name], rtol=1e-4)
 
 
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_steps_whose_norm_is_not_taken_are_the_same_steps(monkeypatch, as_dataset):
+    """After the first ones, each execution's last step of either batch size is measured."""
+    x, found = blobs(75), []
+    source = tf.data.Dataset.from_tensor_slices(x).batch(10) if as_dataset else x
+    sizes = {} if as_dataset else {"batch_size": 10}
+    for first_steps in (10**9, 0):
+        monkeypatch.setattr(execution, "FIRST_STEPS", first_steps)
+        model, seen = make(), []
+        model.compile(steps_per_execution=4, jit_compile=not as_dataset)
+        hook = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, m=model, s=seen: s.append(dict(m.step_terms))
+        )
+        model.fit(source, epochs=2, shuffle=False, verbose=0, callbacks=[hook], **sizes)
+        terms = {name: np.concatenate([row[name] for row in seen]) for name in seen[0]}
+        found.append((model.sampling.seed_generator.state.numpy(), *model.get_weights(), terms))
+        assert model.measured
+        assert model.sampling.drawn is None
+    (*weights, terms), (*others, some) = found
+    for one, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    measured = np.array(2 * [0, 0, 0, 1, 0, 0, 1, 1], bool)
+    assert np.isfinite(terms["gradient_norm"]).all()
+    np.testing.assert_array_equal(np.isfinite(some["gradient_norm"]), measured)
+    for name in terms:
+        chosen = measured if name == "gradient_norm" else slice(None)
+        np.testing.assert_allclose(terms[name][chosen], some[name][chosen], rtol=1e-4, atol=1e-6)
+
+
 # Every form of input.
 
 

@@ -26,14 +26,22 @@ class Noise(keras.layers.Layer):
         super().__init__(**kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.drawn = None  # what the next call takes, where a loop has drawn the noise of its steps
 
     def next_key(self):
         """The key of the next draw, for the functions of `vae_tf.threefry`."""
         return ops.unstack(ops.cast(self.seed_generator.next(), "uint32"))
 
+    def next_keys(self, num):
+        """The keys of the next `num` draws, of shape `(num, 1, 1)`; they are not used up."""
+        seed, number = ops.unstack(ops.cast(self.seed_generator.state, "uint32"))
+        return seed, ops.reshape(number + ops.cast(ops.arange(num), "uint32"), (num, 1, 1))
+
     def draw(self, law, like):
         """Draw from `law`, a function of `vae_tf.threefry`, in the shape and type of `like`."""
-        drawn = law(self.next_key(), ops.shape(like)[0], math.prod(like.shape[1:]))
+        key, drawn = self.next_key(), self.drawn
+        if drawn is None:
+            drawn = law(key, ops.shape(like)[0], math.prod(like.shape[1:]))
         return ops.cast(ops.reshape(drawn, ops.shape(like)), like.dtype)
 
     def save_own_variables(self, store):

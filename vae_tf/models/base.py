@@ -3,6 +3,8 @@
 A model adds its mathematics: `build`, `call`, `train_step`, `test_step`, `predict_step`.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -78,15 +80,28 @@ class ImageModel(keras.Model):
         return x
 
     def norm_if_measured(self, gradients):
-        """The gradients' joint norm in the steps that are measured, NaN in others: it takes a sixth
-        of a step."""
+        """The gradients' joint norm, or NaN: it takes a sixth of a step."""
+        return tf.linalg.global_norm(gradients) if self.measured else tf.constant(np.nan)
 
-        def norm():
-            return tf.cast(tf.linalg.global_norm(gradients), tf.float32)
+    def draw_ahead(self, steps, rows):
+        """The noise of the coming train steps on `rows` images, for a loop that draws it at once.
 
-        if self.measured is True:
-            return norm()
-        return tf.cond(self.measured, norm, lambda: tf.constant(np.nan, tf.float32))
+        A dictionary from layers to tensors `(steps, ...)`; what is not in it is drawn in its step.
+        """
+        return {}
+
+    @contextlib.contextmanager
+    def as_in_a_loop(self, measured, drawn):
+        """Within it a train step takes its norm, or not, and `drawn`: a row of `draw_ahead`'s."""
+        try:
+            self.measured = measured
+            for layer, noise in drawn.items():
+                layer.drawn = noise
+            yield
+        finally:
+            self.measured = True
+            for layer in drawn:
+                layer.drawn = None
 
     def track(self, count, terms):
         """Add a step's terms to the running means over `count` images more, and return these."""

@@ -210,6 +210,10 @@ class VAE(ImageModel):
                 stacklevel=5,  # the caller of `fit`
             )
 
+    def draw_ahead(self, steps, rows):
+        keys = self.sampling.next_keys(steps)
+        return {self.sampling: threefry.normal(keys, rows, self.latent_dim)}
+
     def own_callbacks(self):
         return [FiniteGuard(), LatentMonitor()]
 
