@@ -93,6 +93,8 @@ def bare_loop(x, steps):
             gradients = tape.gradient(loss, weights)
             step = step + 1
             rate = 1e-3 * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            # The last gradient, times nothing: else XLA copies each weight before it changes it.
+            rate += tf.minimum(tf.abs(gradients[0][0, 0]), 0.0)
             means = [m + 0.1 * (g - m) for m, g in zip(means, gradients, strict=True)]
             squares = [v + 0.001 * (g * g - v) for v, g in zip(squares, gradients, strict=True)]
             weights = [

@@ -57,8 +57,8 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
         order = tf.range(num, dtype=tf.int32)
         if shuffle:
             order = tf.random.experimental.stateless_shuffle(order, seed=[seed, epoch])
-        full = tf.reshape(order[: num - left], (-1, batch_size))
-        rest = tf.reshape(order[num - left :], (min(left, 1), left))
+        full, rest = tf.split(order, [num - left, left])
+        full, rest = tf.reshape(full, (-1, batch_size)), tf.reshape(rest, (min(left, 1), left))
 
         def share(start):
             stop = start + steps_per_execution
@@ -70,8 +70,8 @@ def executions(arrays, batch_size, steps_per_execution, seed=None, shuffle=True,
     options = tf.data.Options()
     options.autotune.enabled = False  # nothing to tune, and to stop its thread takes seconds
     options.experimental_optimization.apply_default_optimizations = False  # nor to rewrite
-    dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_rows).prefetch(2)
-    return dataset.with_options(options)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    return epochs.flat_map(epoch_rows).prefetch(2).with_options(options)
 
 
 def hold_back(variables, gradients):
@@ -94,37 +94,25 @@ def make_loop_function(model):
     """
     most, width = model.steps_per_execution, sum(model.term_sizes.values())
 
-    def compiled_steps(measured):
-        """Train steps as one program: with every step's gradient norm, or faster, without."""
+    @tf.function(jit_compile=model.jit_compile, autograph=False, reduce_retracing=True)
+    def run_steps(stacked, count):
+        """`count` train steps on the first rows of `stacked`; the terms of each step."""
+        images = tf.shape(tf.nest.flatten(stacked)[0])[1]
+        noise = model.draw_ahead(most, images)
 
-        @tf.function(jit_compile=model.jit_compile, autograph=False, reduce_retracing=True)
-        def run_steps(stacked, start, stop, trace):
-            """Steps on the rows from `start` to `stop` of `stacked`, their terms in those of `trace`."""
-            images = tf.shape(tf.nest.flatten(stacked)[0])[1]
-            noise = {} if measured else model.draw_ahead(most, images)
+        def body(index, trace):
+            first = model.optimizer.iterations < FIRST_STEPS
+            measured = tf.logical_or(first, index == count - 1)
+            drawn = {layer: numbers[index] for layer, numbers in noise.items()}
+            with model.as_in_a_loop(measured, drawn):
+                model.train_step(tf.nest.map_structure(lambda rows: rows[index], stacked))
+            terms = [tf.reshape(model.step_terms[name], [-1]) for name in model.term_sizes]
+            row = tf.concat([tf.cast(term, tf.float32) for term in terms], 0)
+            return index + 1, tf.where(tf.range(most)[:, tf.newaxis] == index, row, trace)
 
-            def body(index, trace):
-                drawn = {layer: numbers[index - start] for layer, numbers in noise.items()}
-                with model.as_in_a_loop(measured, drawn):
-                    model.train_step(tf.nest.map_structure(lambda rows: rows[index], stacked))
-                terms = [tf.reshape(model.step_terms[name], [-1]) for name in model.term_sizes]
-                row = tf.concat([tf.cast(term, tf.float32) for term in terms], 0)
-                return index + 1, tf.where(tf.range(most)[:, tf.newaxis] == index, row, trace)
-
-            _, trace = tf.while_loop(lambda index, _: index < stop, body, (start, trace))
-            return {metric.name: metric.result() for metric in model.metrics}, trace
-
-        return run_steps
-
-    measured_steps, other_steps = compiled_steps(True), compiled_steps(False)
-
-    def run(stacked, count, first):
-        """Steps on the first `count` rows of `stacked`, the last of them measured; at first, all."""
-        zero, start = tf.constant(0), tf.constant(0) if first else count - 1
         trace = tf.zeros((most, width))
-        if not first and start > 0:
-            _, trace = other_steps(stacked, zero, start, trace)
-        return measured_steps(stacked, start, count, trace)
+        _, trace = tf.while_loop(lambda index, _: index < count, body, (0, trace))
+        return {metric.name: metric.result() for metric in model.metrics}, trace
 
     def begin():
         """The steps that there is room for, the logs as they stand, and an empty trace."""
@@ -133,7 +121,7 @@ def make_loop_function(model):
         return tf.cast(tf.minimum(left, most), tf.int32), logs, tf.zeros((0, width))
 
     @tf.function
-    def execute_rows(iterator, first):
+    def execute_rows(iterator):
         """An `Execution`: gather its full batches at once and run them, then the smaller one."""
         room, logs, trace = begin()
         arrays, *parts = iterator.get_next()
@@ -143,12 +131,12 @@ def make_loop_function(model):
             if count > 0 and rows.shape[1] > 0:
                 rows = tf.pad(rows, [[0, most - count], [0, 0]])  # one compiled loop for any count
                 batches = model.step_inputs(tuple(tf.gather(array, rows) for array in arrays))
-                logs, terms = run(batches, count, first)
+                logs, terms = run_steps(batches, count)
                 trace = tf.concat([trace, terms[:count]], 0)
         return logs, trace
 
     @tf.function
-    def execute_batches(iterator, first):
+    def execute_batches(iterator):
         """Batches of a `tf.data` set: stack those of one size and run them, then the next size."""
         room, logs, trace = begin()
         batch = iterator.get_next_as_optional()
@@ -159,7 +147,7 @@ def make_loop_function(model):
             batches, count, batch = _stack(
                 iterator, batch, room - len(trace), most, model.step_inputs
             )
-            logs, terms = run(batches, count, first)
+            logs, terms = run_steps(batches, count)
             trace = tf.concat([trace, terms[:count]], 0)
         return logs, trace
 
@@ -167,8 +155,7 @@ def make_loop_function(model):
         if model.skip_executions:
             return _skip(model, iterator)
         of_rows = isinstance(iterator.element_spec, Execution)
-        first = model.steps_made < FIRST_STEPS
-        logs, trace = (execute_rows if of_rows else execute_batches)(iterator, first)
+        logs, trace = (execute_rows if of_rows else execute_batches)(iterator)
         if len(trace) == 0:
             raise StopIteration
         model.step_terms = _by_name(model, trace.numpy())
