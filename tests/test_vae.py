@@ -337,6 +337,28 @@ def test_steps_whose_norm_is_not_taken_are_the_same_steps(monkeypatch, as_datase
         np.testing.assert_allclose(terms[name][chosen], some[name][chosen], rtol=1e-4, atol=1e-6)
 
 
+class TwoDraws(VAE):
+    """The mean of two draws' logits, as a subclass may have it."""
+
+    def call(self, x):
+        return (super().call(x) + self.decode(self.sampling(self.encode(x)))) / 2
+
+
+class TwoDrawsOfTheirOwn(TwoDraws):
+    def draw_ahead(self, steps, rows):
+        return {}
+
+
+def test_noise_drawn_ahead_is_for_one_call_and_no_other_takes_it():
+    with pytest.raises(RuntimeError, match=r"twice in a train step.*draw_ahead"):
+        make(TwoDraws).fit(blobs(), verbose=0)
+    losses = [
+        make(TwoDrawsOfTheirOwn, run_eagerly=eager).fit(blobs(), verbose=0).history["loss"]
+        for eager in (False, True)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 # Every form of input.
 
 

@@ -26,7 +26,7 @@ class Noise(keras.layers.Layer):
         super().__init__(**kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.drawn = None  # what the next call takes, where a loop has drawn the noise of its steps
+        self.drawn = None  # an iterator over a step's noise, where a loop draws it ahead
 
     def next_key(self):
         """The key of the next draw, for the functions of `vae_tf.threefry`."""
@@ -39,9 +39,14 @@ class Noise(keras.layers.Layer):
 
     def draw(self, law, like):
         """Draw from `law`, a function of `vae_tf.threefry`, in the shape and type of `like`."""
-        key, drawn = self.next_key(), self.drawn
-        if drawn is None:
+        key = self.next_key()
+        if self.drawn is None:
             drawn = law(key, ops.shape(like)[0], math.prod(like.shape[1:]))
+        elif (drawn := next(self.drawn, None)) is None:
+            raise RuntimeError(
+                f"The layer '{self.name}' was called twice in a train step, and its noise drawn ahead "
+                "for one call. Let `draw_ahead` of the model return {}: each call then draws its own."
+            )
         return ops.cast(ops.reshape(drawn, ops.shape(like)), like.dtype)
 
     def save_own_variables(self, store):

@@ -96,7 +96,8 @@ class ImageModel(keras.Model):
     def draw_ahead(self, steps, rows):
         """The noise of the coming train steps on `rows` images, for a loop that draws it at once.
 
-        A dictionary from layers to tensors `(steps, ...)`; what is not in it is drawn in its step.
+        A dictionary from layers that a step calls once to tensors `(steps, ...)`; the others draw
+        in each call.
         """
         return {}
 
@@ -106,7 +107,7 @@ class ImageModel(keras.Model):
         try:
             self.measured = measured
             for layer, noise in drawn.items():
-                layer.drawn = noise
+                layer.drawn = iter([noise])
             yield
         finally:
             self.measured = True

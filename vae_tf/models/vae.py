@@ -234,7 +234,7 @@ class VAE(ImageModel):
         gradients = tape.gradient(objective, self.trainable_weights)
         terms |= {"beta": ops.convert_to_tensor(self.beta)}
         terms |= {"gradient_norm": self.norm_if_measured(gradients)}
-        if self.jit_compile:
+        if self.jit_compile and self._in_one_loop:
             execution.hold_back(self.trainable_weights, gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         count = ops.shape(x)[0]
