@@ -18,7 +18,8 @@ import pytest
 from helpers import blobs
 from PIL import Image
 
-from vae_tf import cli, plots, runs, training
+from vae_tf import cli, plots, training
+from vae_tf.training import runs
 
 COMMAND = str(pathlib.Path(sysconfig.get_path("scripts")) / "vae-tf")
 SMALL = ("--hidden-units", "16", "--latent-dim", "2")

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 from helpers import run_python
 from PIL import Image
+from small_models import Labelled
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -160,6 +161,41 @@ def test_the_servers_own_words(ask, options, call, code, words):
         call(ask(**options))
     assert caught.value.code in code.split("|")
     assert str(caught.value) == f"{caught.value.code}: {caught.value.message}"
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A model with a condition, and a server of it."""
+    model = Labelled(latent_dim=2, hidden_units=(8,), seed=0)
+    model.build((None, *SHAPE))
+    path = tmp_path_factory.mktemp("conditional") / "m"
+    export_decoder(model, path)
+    with EmbeddedServer(path, rest_port=0, grpc_port=0) as server:
+        yield model, {"http": server.rest_address, "grpc": server.grpc_address}
+
+
+@pytest.mark.parametrize("label", [3, [3], np.int32(1), [2, 0, 1, 3, 0]])
+def test_a_condition_is_one_for_all_or_one_for_each(conditional, kind, label):
+    model, addresses = conditional
+    num = 5 if np.ndim(label) == 0 else len(label)
+    z = np.random.default_rng(0).normal(size=(num, 2)).astype("float32")
+    with Client(f"{kind}://{addresses[kind]}", batch_size=2) as c:
+        images = c.generate(num, seed=4, label=label)
+        decoded = c.decode(z, label=label)
+        files = c.generate_png(num, seed=4, label=label)
+    np.testing.assert_allclose(images, model.generate(num, 4, label), atol=1e-6)
+    np.testing.assert_allclose(decoded, model.decode_images(z, label), atol=1e-6)
+    with Image.open(io.BytesIO(files[-1])) as picture:
+        np.testing.assert_array_equal(picture, np.round(255 * images[-1, ..., 0]).astype("uint8"))
+
+
+def test_a_condition_that_is_missing_or_another_is_named(conditional, kind):
+    _, addresses = conditional
+    with Client(f"{kind}://{addresses[kind]}") as c:
+        for given in ({}, {"angle": 1.0}, {"label": 1, "angle": 1.0}):
+            fails(
+                "INVALID_ARGUMENT", lambda g=given: c.generate(2, seed=0, **g), "label, seed; got"
+            )
 
 
 def test_a_request_that_is_too_long_is_sent_once(models, kind, waits):
@@ -663,7 +699,8 @@ NAN, INF = float("nan"), float("inf")
         *[lambda c, s=s: c.generate(seeds=s) for s in ([], [1.0], ["a"], [True], [2**63], [2**64])],
         lambda c: c.generate(seeds=[[1, 2], [3]]),
         lambda c: c.generate_png(seeds=[0.5]),
-        *[lambda c, v=v: c.generate(2, label=v) for v in ([0.5, 1], [1], [1, 2, 3], "ab")],
+        *[lambda c, v=v: c.generate(2, label=v) for v in ([0.5, 1], [1], [1, 2, 3], "ab", 0.5)],
+        *[lambda c, v=v: c.generate(2, angle=v) for v in ([0.5], "ab", [[1.0]])],
         *[lambda c, z=z: c.decode(z) for z in ([[NAN, 0]], [[INF, 0]], [1, 2], [[1, 2], [3]], [])],
         lambda c: c.decode(np.zeros((0, 2))),
         lambda c: c.predict("generate"),

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vae_tf import runs, training
+from vae_tf import data, training
 from vae_tf.data import check_images, load
 
 IDX = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
@@ -88,7 +88,7 @@ def test_colour_trains(tmp_path):
     # The mock's pixels are noise: an undecided decoder pays ln 2 for each, and little beats it.
     nothing_learned = 32 * 32 * 3 * math.log(2)
     assert record["test"]["reconstruction_loss"] == pytest.approx(nothing_learned, rel=0.02)
-    assert runs.load_run(tmp_path / "run")[1].generate(2, seed=0).shape == (2, 32, 32, 3)
+    assert training.load_run(tmp_path / "run")[1].generate(2, seed=0).shape == (2, 32, 32, 3)
 
 
 def read_idx(name):
@@ -442,3 +442,22 @@ def test_the_hints_for_integers_mend_them():
     binary = np.array([[0, 1]])
     assert "x.astype('float32')" in refusal(binary)
     np.testing.assert_array_equal(check_images(binary.astype("float32")), binary)
+
+
+# Binary images.
+
+
+@pytest.mark.parametrize("scale", [1, 1 / 255])
+def test_binary_images_are_seeded_draws_with_the_grey_values_for_means(scale):
+    image = np.linspace(0, 255, 64).reshape(8, 8, 1).astype("uint8")
+    x = np.repeat(image[None], 4000, axis=0)
+    x = x if scale == 1 else (x * np.float32(scale))
+    images = data.Images("same", x, x[:100])
+    drawn = data.binarize(images, seed=3)
+    assert drawn.x_train.dtype == drawn.x_test.dtype == bool
+    p = image / 255
+    errors = np.abs(drawn.x_train.mean(axis=0) - p) / np.maximum(np.sqrt(p * (1 - p) / 4000), 1e-9)
+    assert errors.max() < 4.5  # standard errors; black and white are never drawn otherwise
+    np.testing.assert_array_equal(drawn.x_train, data.binarize(images, seed=3).x_train)
+    for other in (drawn.x_test, data.binarize(images, seed=4).x_train[:100]):
+        assert (other != drawn.x_train[:100]).any()

@@ -20,7 +20,7 @@ from google.protobuf import (
 from helpers import REPOSITORY
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-import vae_tf.saved_models
+from vae_tf.export.warmup import WARMUP_BATCH_SIZES
 
 DEPLOY = REPOSITORY / "deploy"
 IMAGE = "tensorflow/serving:2.20.0"
@@ -134,7 +134,7 @@ def test_batches_have_the_sizes_of_the_warm_up():
     sizes = list(batching.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == batching.max_batch_size.value
-    assert sizes == list(vae_tf.saved_models.WARMUP_BATCH_SIZES)
+    assert sizes == list(WARMUP_BATCH_SIZES)
     assert batching.num_batch_threads.value >= 1
     assert batching.max_enqueued_batches.value >= 1
     assert batching.HasField("batch_timeout_micros")

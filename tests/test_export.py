@@ -1,17 +1,24 @@
 """The SavedModel in fresh processes with plain TensorFlow, against the Keras decoder."""
 
 import io
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import REPOSITORY, blobs, run_python
+from keras import ops
 from PIL import Image
+from small_models import Autoencoder, Labelled, Turned, TwoLayers
 from tensorflow_serving.apis import prediction_log_pb2
 
-from vae_tf import VAE, export_decoder, generate_from_saved_model
-from vae_tf.saved_models import find_saved_model, next_version, versions
+from vae_tf import VAE, Bernoulli, Condition, Model, export_decoder, generate_from_saved_model
+from vae_tf.distributions import Normal
+from vae_tf.export import export_saved_model
+from vae_tf.export.signatures import BY_NAME, DTYPES
+from vae_tf.export.versions import find_saved_model, next_version, versions
+from vae_tf.random import row_seeds, seeded_normal
 
 PLAIN_TENSORFLOW = """
 import sys, numpy as np, tensorflow as tf
@@ -108,34 +115,232 @@ def test_vectors_have_no_png(tmp_path):
     ]
 
 
-class Conditional(VAE):
-    """A class-conditional model's networks: both take the label beside their input."""
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        for name in ("encoder", "decoder"):
-            network = getattr(self, name)
-            label = keras.Input((), dtype="int64", name="label")
-            ones = [1] * (len(network.input.shape) - 1)
-            shift = keras.ops.reshape(keras.ops.cast(label, "float32"), (-1, *ones))
-            outputs = network(network.input + shift)
-            setattr(self, name, keras.Model([network.input, label], outputs))
+def built(model, shape=(6, 5, 1)):
+    keras.utils.set_random_seed(0)  # not every layer of these models is given a seed
+    model.build((None, *shape))
+    return model
 
 
-def test_a_class_conditional_model_takes_labels(tmp_path):
-    model = Conditional(latent_dim=2, hidden_units=(8,), seed=0)
-    model.build((None, 6, 6, 1))
-    path = export_decoder(model, tmp_path / "m", with_encoder=True)
+@pytest.fixture(scope="module")
+def labelled():
+    return built(Labelled(latent_dim=2, hidden_units=(8,), seed=0))
+
+
+def test_every_signature_of_a_conditional_model_takes_the_condition(labelled, tmp_path):
+    path = export_decoder(labelled, tmp_path / "m", with_encoder=True)
     signatures = load(path)
+    assert sorted(signatures) == sorted(BY_NAME)
     for name, signature in signatures.items():
         label = signature.structured_input_signature[1].get("label")
         assert label is not None, name
         assert (label.shape.as_list(), label.dtype) == ([None], tf.int64)
-    seed, labels = tf.constant([5, 5, 5], tf.int64), tf.constant([0, 1, 0], tf.int64)
-    images = signatures["generate"](seed=seed, label=labels)["images"].numpy()
-    np.testing.assert_allclose(images[0], images[2], atol=1e-6)
-    assert not np.allclose(images[0], images[1])
     assert all("label" in log.predict_log.request.inputs for log in warmup(path))
+
+
+def test_a_conditional_model_is_exported_with_its_condition(labelled, tmp_path):
+    signatures = load(export_decoder(labelled, tmp_path / "m", with_encoder=True))
+    z, labels = np.random.default_rng(0).normal(size=(4, 2)).astype("float32"), [0, 3, 1, 3]
+    table = labelled.shift.weights[0].numpy()
+    logits = labelled.decoder(z + 9 * table[labels])
+    decoded = signatures["decode"](z=tf.constant(z), label=tf.constant(labels, tf.int64))
+    np.testing.assert_allclose(decoded["probabilities"], tf.sigmoid(logits), atol=1e-6)
+    images = np.random.default_rng(1).random((4, 6, 5, 1), "float32")
+    given = {"images": tf.constant(images), "label": tf.constant(labels, tf.int64)}
+    expected = labelled.encoder(images)[0] - 9 * table[labels]
+    np.testing.assert_allclose(signatures["encode"](**given)["z_mean"], expected, atol=1e-5)
+
+
+def test_conditions_go_from_a_saved_model_to_its_images(labelled, tmp_path):
+    export_decoder(labelled, tmp_path / "m")
+    for label in (3, [0, 1, 2, 3]):
+        images = generate_from_saved_model(tmp_path / "m", 4, seed=5, label=label)
+        expected = labelled.generate(4, seed=5, condition=label)
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+    one, other = (generate_from_saved_model(tmp_path / "m", 1, 5, label=label) for label in (0, 1))
+    assert not np.allclose(one, other, atol=1e-2)
+    for given in ({}, {"class": 1}, {"label": [1, 2]}, {"label": 1, "more": 1}):
+        with pytest.raises(ValueError, match=r"'(condition|label)'"):
+            generate_from_saved_model(tmp_path / "m", 4, seed=5, **given)
+    with pytest.raises(TypeError, match="'label'"):
+        generate_from_saved_model(tmp_path / "m", 4, seed=5, label=0.5)
+
+
+def test_a_condition_of_any_name_shape_and_type(tmp_path):
+    model = built(Turned(latent_dim=2, hidden_units=(8,), seed=0))
+    signatures = load(export_decoder(model, tmp_path / "m"))
+    angles = signatures["generate"].structured_input_signature[1]["angles"]
+    assert (angles.shape.as_list(), angles.dtype) == ([None, 2], tf.float32)
+    for given in ([0.5, -1.0], [[0.5, 1.0], [2.0, 3.0], [0.0, 0.0]]):
+        images = generate_from_saved_model(tmp_path / "m", 3, seed=5, angles=given)
+        z = seeded_normal(row_seeds(5, 3), 2) + np.array(given, "float32")
+        np.testing.assert_allclose(images, tf.sigmoid(model.decoder(z)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["z", "seed", "images", "num"])
+def test_conditions_with_the_name_of_an_input_are_refused(name, tmp_path):
+    class Wrong(Labelled):
+        condition = Condition(name, num_classes=4)
+
+    with pytest.raises(ValueError, match=f"'condition'.*'{name}'"):
+        export_decoder(built(Wrong(latent_dim=2, hidden_units=(8,))), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_without_a_prior_is_exported_without_what_draws_from_it(tmp_path):
+    model = built(Autoencoder(seed=0))
+    signatures = load(export_decoder(model, tmp_path / "m", with_encoder=True))
+    assert sorted(signatures) == ["decode", "encode", "reconstruct", "serving_default"]
+    images = np.random.default_rng(0).random((5, 6, 5, 1), "float32")
+    weight = model.encoder.weights[0].numpy()
+    code = signatures["encode"](images=tf.constant(images))
+    np.testing.assert_allclose(code["z"], images.reshape(5, -1) @ weight, atol=1e-5)
+    assert list(code) == ["z"]
+    reconstructed = signatures["reconstruct"](images=tf.constant(images))["images"]
+    expected = images.reshape(5, -1) @ weight @ model.decoder.weights[0].numpy()
+    np.testing.assert_allclose(reconstructed, expected.reshape(images.shape), atol=1e-5)
+    with pytest.raises(ValueError, match="'generate'"):
+        generate_from_saved_model(tmp_path / "m", 3)
+
+
+def test_a_model_with_two_layers_draws_from_its_own_prior(tmp_path):
+    model = built(TwoLayers(seed=0))
+    signatures = load(export_decoder(model, tmp_path / "m", with_encoder=True))
+    seeds = np.arange(20000)
+    z = signatures["generate"](seed=tf.constant(seeds))["z"].numpy()
+    weight = model.down.weights[0].numpy().astype("float64")
+    covariance = weight.T @ weight + np.exp(-2) * np.eye(3)  # of z₁
+    error = 5 * np.sqrt(2 / len(seeds)) * np.diag(covariance).max()
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=error)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=error)
+    np.testing.assert_allclose(
+        generate_from_saved_model(tmp_path / "m", 9, seed=4), model.generate(9, seed=4), atol=1e-6
+    )
+
+
+def test_the_score_of_two_layers_is_their_bound(tmp_path):
+    """Its mean over seeds against the bound in closed form: all is linear and Gaussian."""
+    model = built(TwoLayers(seed=0))
+    signatures = load(export_decoder(model, tmp_path / "m", with_encoder=True))
+    x = np.random.default_rng(0).random((1, 6, 5, 1), "float32")
+    w, decode = model.down.weights[0].numpy().T, model.decoder.weights[0].numpy().T
+    up, variance = model.up.weights[0].numpy().T, np.exp(-2)
+    mean1 = x.reshape(-1) @ model.encoder.weights[0].numpy()
+    mean2, var1, var2 = up @ mean1, variance * np.eye(3), variance * (np.eye(2) + up @ up.T)
+    apart = np.eye(3) - w @ up  # z₁ − W z₂ = (I − W U) z₁ − W noise
+    log_x = -0.5 * (
+        ((x.reshape(-1) - decode @ mean1) ** 2).sum() + np.trace(decode @ var1 @ decode.T)
+    )
+    log_x -= 0.5 * x.size * np.log(2 * np.pi)
+    spread = apart @ var1 @ apart.T + variance * w @ w.T
+    log_p1 = -0.5 * (((apart @ mean1) ** 2).sum() + np.trace(spread)) / variance + 3
+    log_p2 = -0.5 * ((mean2**2).sum() + np.trace(var2))
+    entropies = 0.5 * 5 - 5  # without log 2π, which the priors' cancel
+    elbo = log_x + log_p1 + log_p2 + entropies
+    rows, seeds = tf.repeat(x, 20000, axis=0), tf.range(20000, dtype="int64")
+    scores = signatures["score"](images=rows, seed=seeds)["elbo"]
+    error = np.std(scores) / np.sqrt(len(seeds))
+    assert np.mean(scores) == pytest.approx(elbo, abs=4 * error)
+    assert error < 0.2
+
+
+def test_the_score_obeys_an_overridden_regularizer(tmp_path):
+    class Doubled(VAE):
+        def regularizer(self, z_mean, z_log_var):
+            return 2 * Normal(z_mean, z_log_var).kl()
+
+        def prior(self):
+            return Normal(np.zeros((1, 2), "float32"), np.zeros((1, 2), "float32"))
+
+    model, usual = (built(kind(latent_dim=2, hidden_units=(8,), seed=0)) for kind in (Doubled, VAE))
+    images = np.random.default_rng(0).random((5, 6, 5, 1), "float32")
+    given = {"images": tf.constant(images), "seed": tf.range(5, dtype="int64")}
+    scores = [
+        load(export_decoder(each, tmp_path / str(i), with_encoder=True))["score"](**given)["elbo"]
+        for i, each in enumerate((model, usual))
+    ]
+    z_mean, z_log_var = usual.encode(images)
+    kl = 0.5 * (np.exp(z_log_var) + z_mean**2 - 1 - z_log_var).sum(axis=1)
+    np.testing.assert_allclose(scores[1] - scores[0], kl, rtol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_stays_inside(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    try:
+        models = built(VAE(latent_dim=3, hidden_units=(8,), seed=0)), built(Autoencoder())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    seeds = tf.range(3, dtype="int64")
+    inputs = {"images": tf.ones((3, 6, 5, 1)), "seed": seeds, "z": tf.ones((3, 3))}
+    for model in models:
+        signatures = load(export_decoder(model, tmp_path / model.name, with_encoder=True))
+        for signature in signatures.values():
+            names = signature.structured_input_signature[1]
+            for name, output in signature(**{name: inputs[name] for name in names}).items():
+                assert output.dtype == (tf.string if name == "png_bytes" else tf.float32)
+    z = load(tmp_path / models[0].name / "1")["generate"](seed=seeds)["z"]
+    np.testing.assert_array_equal(z, seeded_normal(seeds, 3))
+
+
+def test_a_model_that_cannot_be_exported_says_why(tmp_path):
+    with pytest.raises(TypeError, match=r"'model'.*decode"):
+        export_decoder(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), tmp_path / "m")
+
+    class Decoder(Model):
+        latent_dim, likelihood = 3, Bernoulli()
+
+        def decode(self, z):
+            return ops.reshape(z, (-1, *self.image_shape))
+
+    model = built(Decoder(), (3, 1))
+    assert sorted(load(export_decoder(model, tmp_path / "m"))) == ["decode", "serving_default"]
+    with pytest.raises(ValueError, match="'with_encoder'"):
+        export_decoder(model, tmp_path / "m", with_encoder=True)
+
+
+def test_a_saved_model_at_a_path_of_its_own(model, tmp_path):
+    path = export_saved_model(model, tmp_path / "saved")
+    assert path == tmp_path / "saved"
+    assert sorted(load(path)) == sorted(BY_NAME)
+    np.testing.assert_allclose(
+        generate_from_saved_model(path, 3, seed=4), model.generate(3, seed=4), atol=1e-6
+    )
+    with pytest.raises(ValueError, match="'path'"):
+        export_saved_model(model, path)
+
+
+def test_the_versions_of_a_model_are_read_without_tensorflow():
+    """So that `vae-tf serve` checks its arguments at once."""
+    code = (
+        "import sys\n"
+        "from vae_tf.export.versions import check_labels, check_versions\n"
+        "check_labels({'stable': 1}, check_versions(sys.argv[1]))\n"
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()"
+    )
+    run_python(code, REPOSITORY / "saved_models" / "mnist_z10")
+
+
+def test_the_readme_has_the_table_of_signatures():
+    """A row for each: its name, what it needs, its inputs and its outputs, in backquotes."""
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    rows = {
+        line.split("|")[1].strip(" `"): line for line in lines if re.match(r"\| `\w+` \|", line)
+    }
+    for name, signature in BY_NAME.items():
+        assert name in rows, name
+        _, _, needs, inputs, outputs, _ = rows[name].split("|")
+        assert quoted(needs) == [need for need in signature.needs if need != "picture"]
+        assert ("picture" in needs) == ("picture" in signature.needs)
+        assert ("encoder" in needs.replace("`encode`", "")) == signature.of_encoder
+        assert quoted(inputs) == [*signature.inputs]
+        assert quoted(outputs) == [*signature.outputs, *signature.or_outputs]
+        for key in (*signature.inputs, *signature.outputs):
+            dtype = DTYPES.get(key, "float32")
+            assert re.search(rf"`{key}`[^`]* {dtype}", rows[name]), (name, key)
+
+
+def quoted(text):
+    return re.findall(r"`(\w+)`", text)
 
 
 def warmup(path):

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 from helpers import blobs
+from keras import ops
 from PIL import Image
 from scipy.stats import norm
 from sklearn.decomposition import PCA
+from small_models import Autoencoder, TwoLayers
 
-from vae_tf import plots
+from vae_tf import Condition, plots
 from vae_tf.data import Images
+from vae_tf.distributions import Normal
 from vae_tf.models.vae import VAE
+from vae_tf.plots import pictures
 
 
 def noise(num, *shape, seed=0):
@@ -140,6 +144,25 @@ def test_the_training_process_shows_the_history():
 def test_the_shortest_histories_can_be_drawn(num, tmp_path):
     plots.train_process(history(num)).savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_the_training_process_shows_the_terms_that_a_model_has():
+    """Without reconstruction, KL and β: the loss above, every other term below."""
+    record = history()
+    record = {"step": record["step"], "loss": -record["loss"], "commitment_loss": record["kl_loss"]}
+    record |= {"gradient_norm": record["step"], "epoch": record["step"]}
+    upper, lower = plots.train_process(record).axes
+    assert upper.get_yscale() == "linear"  # a density's loss may be negative
+    shown = [[line.get_label() for line in axes.get_lines()] for axes in (upper, lower)]
+    assert shown == [["loss"], ["commitment"]]
+    np.testing.assert_array_equal(lower.get_lines()[0].get_ydata(), record["commitment_loss"])
+    (axes,) = plots.train_process({"step": record["step"], "loss": record["loss"]}).axes
+    assert axes.get_xlabel() == "step"
+
+
+def test_a_weight_above_one_is_in_sight():
+    *_, beta = plots.train_process(history() | {"beta": np.linspace(0, 4, 12)}).axes
+    assert beta.get_ylim()[1] > 4
 
 
 # The latent space.
@@ -300,7 +323,7 @@ def test_the_pictures_show_the_model_and_the_test_images(tmp_path, monkeypatch):
     vae, images, record = model(2), run_images(120), history()
     handed = {}
     for name in (*(name[:-4] for name in ALWAYS), "top_infer", "top_label"):
-        monkeypatch.setattr(plots, name, recorder(handed, name))
+        monkeypatch.setattr(pictures, name, recorder(handed, name))
     plots.draw(tmp_path, vae, images, record, seed=3)
     originals, reconstructions = handed["reconstruct"]
     assert len({image.tobytes() for image in originals}) == 100
@@ -331,3 +354,75 @@ def recorder(handed, name):
         return Nothing()
 
     return record
+
+
+# Models of other kinds.
+
+
+class Spatial(Autoencoder):
+    """A code that is a grid of vectors, as a VQ-VAE's."""
+
+    latent_shape = (1, 1, 3)
+
+    def encode(self, x):
+        return ops.reshape(super().encode(x), (-1, 1, 1, 3))
+
+    def decode(self, z):
+        return super().decode(ops.reshape(z, (-1, 3)))
+
+
+class Unsaid(VAE):
+    def regularizer(self, z_mean, z_log_var):
+        return ops.square(z_mean) + 0 * z_log_var
+
+
+class Shifted(VAE):
+    """p(z) = N(5, I)."""
+
+    def prior(self):
+        return Normal(ops.full((1, 2), 5.0), ops.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (Autoencoder, {"reconstruct", "encodings"}),
+        (Spatial, {"reconstruct"}),
+        (lambda: VAE(2, hidden_units=()), {"reconstruct", "generated", "top_infer", "top_label"}),
+        (lambda: Shifted(2, hidden_units=()), {"reconstruct", "generated", "top_label"}),
+        (lambda: Unsaid(2, hidden_units=()), {"reconstruct", "top_label"}),
+        (lambda: Unsaid(3, hidden_units=()), {"reconstruct", "encodings"}),
+        (TwoLayers, {"reconstruct", "generated", "traversal", "encodings"}),
+    ],
+)
+def test_a_model_has_the_pictures_that_it_has_what_it_takes_for(make, names):
+    model, images = make(), run_images(12)
+    model.build((None, 8, 8, 1))
+    assert plots.figures(model, images.x_test, images.y_test).keys() == names
+
+
+class Named(VAE):
+    """An image is as bright as its label, whatever the code."""
+
+    condition = Condition("label", num_classes=3)
+
+    def decode(self, z, label):
+        logits = 4.0 * (ops.cast(label, "float32") - 1)
+        return ops.reshape(logits, (-1, 1, 1, 1)) + ops.zeros((1, 8, 8, 1))
+
+
+def test_the_pictures_of_a_conditional_model_have_the_labels_of_the_test_images():
+    model, images = Named(2, hidden_units=()), run_images(12)
+    model.build((None, 8, 8, 1))
+    figures = plots.figures(model, images.x_test, images.y_test, only=("generated", "reconstruct"))
+    expected = np.repeat([[0.018, 0.5, 0.982]], 34, axis=0).ravel()[:100]  # labels 0, 1, 2, 0, ...
+    generated = tiles(shown(figures["generated"]), 8, 8).reshape(100, -1)
+    np.testing.assert_allclose(generated.mean(1), np.resize(expected[:12], 100), atol=1e-3)
+    pairs = tiles(shown(figures["reconstruct"]), 8, 8).reshape(-1, 64)[:24]
+    np.testing.assert_allclose(pairs[0::2].mean(1), expected[:12], atol=1e-3)
+    assert plots.figures(model, images.x_test, images.y_test).keys() >= {"top_infer", "top_label"}
+
+
+def test_what_is_outside_of_an_images_range_is_black_or_white():
+    grid = plots.image_grid(np.array([[[[-0.5, 1.5, 0.25]]]]))
+    np.testing.assert_array_equal(grid, [[[0, 1, 0.25]]])

@@ -11,11 +11,10 @@ import pytest
 from helpers import blobs
 
 import vae_tf
-from vae_tf import runs, training
-from vae_tf.callbacks import StopAt
-from vae_tf.models import execution
-from vae_tf.runs import load_history, load_run
-from vae_tf.training import TrainConfig, prepare, train
+from vae_tf import StepHistory, training
+from vae_tf.engine import checkpoints, loop
+from vae_tf.engine.callbacks import StopAt
+from vae_tf.training import TrainConfig, load_history, load_run, prepare, runs, train
 
 
 @pytest.fixture
@@ -125,14 +124,14 @@ def test_stop_at_lets_a_later_fit_go_on():
 
 
 def test_ctrl_c_saves_what_there_is(images_file, tmp_path, monkeypatch):
-    original = training.StepHistory.on_train_batch_end
+    original = StepHistory.on_steps_end
 
-    def interrupt(self, batch, logs=None):
-        original(self, batch, logs)
+    def interrupt(self, steps):
+        original(self, steps)
         if len(self.rows) >= 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.StepHistory, "on_train_batch_end", interrupt)
+    monkeypatch.setattr(StepHistory, "on_steps_end", interrupt)
     record = train(config(images_file, tmp_path, steps=5000), progress=False)
     assert record["status"] == "interrupted after 21 of 5000 steps"
     loaded, model = load_run(tmp_path / "run")
@@ -144,7 +143,7 @@ def test_ctrl_c_saves_what_there_is(images_file, tmp_path, monkeypatch):
 def test_ctrl_c_during_an_execution_leaves_each_of_its_steps_in_the_history(
     images_file, tmp_path, monkeypatch
 ):
-    original = execution.make_loop_function
+    original = loop.make_train_function
 
     def interrupted(model):
         execute = original(model)
@@ -158,7 +157,7 @@ def test_ctrl_c_during_an_execution_leaves_each_of_its_steps_in_the_history(
 
         return train_function
 
-    monkeypatch.setattr(execution, "make_loop_function", interrupted)
+    monkeypatch.setattr(loop, "make_train_function", interrupted)
     record = train(config(images_file, tmp_path, steps=5000), progress=False)
     _, model = load_run(tmp_path / "run")
     assert 8 <= model.optimizer.iterations < 20
@@ -228,5 +227,5 @@ def test_the_guard_names_the_first_bad_step_and_keeps_the_checkpoint_before_it(t
     hooks = [Spoil(), vae_tf.FiniteGuard(), vae_tf.Checkpoints(tmp_path, every_steps=3)]
     with pytest.raises(FloatingPointError, match=r"At step 5, .*kl_loss is nan"):
         model.fit(blobs(40), batch_size=10, epochs=5, verbose=0, callbacks=hooks)
-    state, _ = vae_tf.checkpoints.load_newest(tmp_path)
+    state, _ = checkpoints.load_newest(tmp_path)
     assert state["step"] == 3

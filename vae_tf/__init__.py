@@ -1,11 +1,9 @@
 """vae_tf: variational autoencoders for Keras 3 and TensorFlow.
 
-The map, in the order of the pipeline: data -> networks -> models -> training -> plots -> export -> serving.
+The map, in the order of the pipeline: data -> networks -> models -> training -> evaluation -> plots -> export -> serving.
 """
 
 import importlib
-import importlib.metadata
-import os
 import sys
 
 import wrapt
@@ -16,36 +14,33 @@ __version__ = "0.1.0"
 # server, `vae_tf.serving.Client`, does without TensorFlow and Keras.
 _MODULE_OF = {
     **dict.fromkeys(("Images", "check_images", "load"), "data"),
-    **dict.fromkeys(("Binarize", "Sampling"), "layers"),
-    **dict.fromkeys(("dense_decoder", "dense_encoder"), "networks"),
-    **dict.fromkeys(("Bernoulli", "Gaussian"), "likelihoods"),
-    **dict.fromkeys(("gaussian_kl", "gaussian_log_prob"), "objectives"),
+    **dict.fromkeys(("Binarize", "Noise", "Sampling"), "layers"),
+    **dict.fromkeys(("conv_decoder", "conv_encoder", "dense_decoder", "dense_encoder"), "networks"),
     **dict.fromkeys(
-        ("FiniteGuard", "FreeBits", "KLWarmup", "LatentMonitor", "StepHistory"), "callbacks"
+        ("Bernoulli", "ContinuousBernoulli", "DiscretizedLogistic", "Gaussian"), "likelihoods"
     ),
+    **dict.fromkeys(("gaussian_kl", "gaussian_log_prob"), "distributions"),
+    **dict.fromkeys(
+        ("FiniteGuard", "FreeBits", "KLWarmup", "LatentMonitor", "StepHistory"), "engine.callbacks"
+    ),
+    "Checkpoints": "engine.checkpoints",
+    "Condition": "models.condition",
+    "Model": "models.base",
     "VAE": "models.vae",
-    "Checkpoints": "checkpoints",
-    "load_run": "runs",
-    **dict.fromkeys(("TrainConfig", "train"), "training"),
+    **dict.fromkeys(("TrainConfig", "load_run", "train"), "training"),
     **dict.fromkeys(("export_decoder", "generate_from_saved_model"), "export"),
 }
-_MODULES = ("evaluation", "plots", "serving")  # and those of the names above
+_MODULES = (
+    "distributions",
+    "evaluation",
+    "plots",
+    "random",
+    "serving",
+)  # and those of the names above
 __all__ = [*_MODULE_OF]
 
-# XLA vectorises for 256 bits unless told otherwise; 512 are faster where the processor has them, the
-# same elsewhere, and change no result. Only for versions that were tried: XLA aborts on a flag that
-# it does not know.
-_flags = os.environ.get("XLA_FLAGS", "")
-try:
-    _tensorflow = importlib.metadata.version("tensorflow").split(".")[:2]
-except importlib.metadata.PackageNotFoundError:  # a build under another name
-    _tensorflow = []
-if "prefer_vector_width" not in _flags and ["2", "20"] <= _tensorflow <= ["2", "21"]:
-    os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_prefer_vector_width=512".strip()
-
-
-# What the model is made of, each of which imports Keras.
-_PARTS = {"threefry", "layers", "networks", "likelihoods", "objectives", "callbacks", "models"}
+# What a model is made of, each of which imports Keras.
+_PARTS = {"distributions", "layers", "likelihoods", "networks", "engine", "models"}
 
 
 @wrapt.when_imported("keras")  # at once, where it is imported already

@@ -18,7 +18,7 @@ class CollapseWarning(UserWarning):
 
 
 class GreyValuesWarning(UserWarning):
-    """A Bernoulli likelihood is given grey values: its figures are no log-likelihoods."""
+    """Images are outside the likelihood's support, such as grey values of a Bernoulli's."""
 
 
 def invalid(argument, expected, received, hint="", kind=InvalidValueError):

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): each owns the reconstruction term, the mean and the samples.
+"""Likelihoods p(x|z): each makes a distribution of pixels from a decoder's output.
 
 They are layers because a likelihood may have a weight of its own, such as a Gaussian's σ.
 """
@@ -8,105 +8,154 @@ import math
 import keras
 from keras import ops
 
+from vae_tf import distributions
 from vae_tf.errors import InvalidTypeError, invalid
 
 
-@keras.saving.register_keras_serializable(package="vae_tf")
-class Bernoulli(keras.layers.Layer):
-    """Independent pixels x ∈ {0, 1} with probability sigmoid(logits).
+class Likelihood(keras.layers.Layer):
+    """What all likelihoods share. A subclass gives `distribution`, and `support`.
 
-    On grey values in [0, 1] `log_prob` is the negative cross-entropy: a loss in nats, but not a
-    log-likelihood, and not to be compared with figures from binarised images.
-
-    Source: Kingma & Welling (2014), appendix C.1.
+    Called as a layer, it gives the mean image: float32, whatever the decoder computes in.
     """
 
-    value_range = (0.0, 1.0)
+    support = distributions.REAL
 
-    def log_prob(self, logits, x):
-        """Σ_pixels x·log p + (1 − x)·log(1 − p), with p = sigmoid(logits).
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # `distributions` chooses the type
+        # Without weights there is nothing to build. Keras quantises only layers that are built.
+        self.built = type(self).build is keras.layers.Layer.build
 
-        Written as −Σ max(l, 0) − l·x + log(1 + e^−|l|), which neither overflows nor takes log 0.
+    def distribution(self, parameters):
+        """p(x|z), with `log_prob`, `mean` and `sample`.
 
         Args:
-            logits: the decoder's output, of shape `(batch, ...)`.
-            x: images in [0, 1], of the same shape.
-
-        Returns:
-            Nats per image, of shape `(batch,)`.
+            parameters: the decoder's output, of shape `(batch, *parameter_shape(image_shape))`.
         """
-        cross_entropy = ops.relu(logits) - logits * x + ops.log1p(ops.exp(-ops.abs(logits)))
-        return -_sum_over_pixels(cross_entropy)
+        raise NotImplementedError(f"{type(self).__name__} has no `distribution(parameters)`.")
 
-    def mean(self, logits):
-        """E[x|z] = sigmoid(logits): images in [0, 1], in the shape of `logits`."""
-        return ops.sigmoid(logits)
+    def parameter_shape(self, image_shape):
+        """The shape that a decoder must give for an image, without the batch."""
+        return tuple(image_shape)
 
-    def sample(self, logits, seed=None):
-        """Draw binary images, 0.0 or 1.0, in the shape of `logits`; `seed` as in `keras.random`."""
-        uniform = keras.random.uniform(ops.shape(logits), seed=seed)
-        return ops.cast(uniform < ops.sigmoid(logits), logits.dtype)
+    def call(self, parameters):
+        return self.mean(parameters)
+
+    def log_prob(self, parameters, x):
+        """log p(x|z) in nats per image, of shape `(batch,)`."""
+        return self.distribution(parameters).log_prob(x)
+
+    def mean(self, parameters):
+        """E[x|z]: images."""
+        return self.distribution(parameters).mean()
+
+    def sample(self, parameters, noise=None):
+        """Draw images from p(x|z).
+
+        Args:
+            parameters: the decoder's output.
+            noise: a `vae_tf.layers.Noise`; or an integer, the seed of a new one; or None.
+        """
+        if noise is None or hasattr(noise, "__index__"):
+            from vae_tf.layers import Noise  # which is built upon this module's neighbours
+
+            noise = Noise(seed=noise)
+        return self.distribution(parameters).sample(noise)
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
-class Gaussian(keras.layers.Layer):
-    """Independent pixels x ∈ ℝ with mean the decoder's output and one standard deviation σ.
+class Bernoulli(Likelihood):
+    """Binary pixels; the decoder gives logits. See `vae_tf.distributions.Bernoulli`."""
 
-    Args:
-        sigma: σ in units of a pixel's value; None learns it with the weights, from 1 on.
+    support = distributions.BINARY
 
-    Source: Kingma & Welling (2014), appendix C.2, with one σ for all pixels.
+    def distribution(self, parameters):
+        return distributions.Bernoulli(parameters)
+
+
+@keras.saving.register_keras_serializable(package="vae_tf")
+class ContinuousBernoulli(Likelihood):
+    """Grey values in [0, 1]; the decoder gives logits.
+
+    See `vae_tf.distributions.ContinuousBernoulli`.
     """
 
-    value_range = (-math.inf, math.inf)
+    support = distributions.INTERVAL
+
+    def distribution(self, parameters):
+        return distributions.ContinuousBernoulli(parameters)
+
+
+@keras.saving.register_keras_serializable(package="vae_tf")
+class Gaussian(Likelihood):
+    """Real pixels with standard deviation σ; the decoder gives their means.
+
+    See `vae_tf.distributions.PixelNormal`. With σ = 1, −log p(x|z) is half the squared error and a
+    constant.
+
+    Args:
+        sigma: σ in units of a pixel's value. None learns one with the weights, from 1 on;
+            "per_pixel" learns one for each pixel, and must be built before it is used.
+    """
+
+    support = distributions.REAL
 
     def __init__(self, sigma=None, **kwargs):
         super().__init__(**kwargs)
-        number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
-        if sigma is not None and not number:
-            raise invalid("sigma", "a positive number or None", repr(sigma), kind=InvalidTypeError)
-        if sigma is not None and not 0 < sigma < math.inf:
-            raise invalid("sigma", "a positive number or None", f"sigma={sigma}")
-        self.sigma = sigma
+        self.sigma = _check_sigma(sigma)
+        self.log_sigma = None
+        if sigma != "per_pixel":
+            self._add_log_sigma(())
+            self.built = True
+
+    def build(self, input_shape):
+        if self.log_sigma is None:  # a loaded likelihood is built before its model is
+            self._add_log_sigma(tuple(input_shape)[1:])
+
+    def _add_log_sigma(self, shape):
+        given = isinstance(self.sigma, (int, float))
         self.log_sigma = self.add_weight(
             name="log_sigma",
-            initializer=keras.initializers.Constant(math.log(sigma or 1.0)),
-            trainable=sigma is None,
+            shape=shape,
+            initializer=keras.initializers.Constant(math.log(self.sigma) if given else 0.0),
+            trainable=not given,
+            dtype="float32",
+            autocast=False,
         )
 
-    def log_prob(self, mean, x):
-        """−Σ_pixels ½((x − mean)/σ)² + log σ + ½ log 2π: nats per image, of shape `(batch,)`.
-
-        A density's: it changes with the unit of a pixel, and may be positive.
-        """
-        scaled = (x - mean) * ops.exp(-self.log_sigma)
-        terms = 0.5 * ops.square(scaled) + self.log_sigma + 0.5 * math.log(2 * math.pi)
-        return -_sum_over_pixels(terms)
-
-    def mean(self, mean):
-        """E[x|z]: the decoder's output."""
-        return mean
-
-    def sample(self, mean, seed=None):
-        """Draw images in the shape of `mean`; `seed` as in `keras.random`."""
-        return mean + ops.exp(self.log_sigma) * keras.random.normal(ops.shape(mean), seed=seed)
+    def distribution(self, parameters):
+        if self.log_sigma is None:
+            raise ValueError(
+                "This Gaussian likelihood has one sigma for each pixel, and does not know the images' "
+                "shape yet. Call `likelihood.build((None, *image_shape))` first."
+            )
+        return distributions.PixelNormal(parameters, 2.0 * ops.convert_to_tensor(self.log_sigma))
 
     def get_config(self):
         return {**super().get_config(), "sigma": self.sigma}
 
 
-def _sum_over_pixels(values):
-    """Sum over all axes but the first, written as a product with ones.
+@keras.saving.register_keras_serializable(package="vae_tf")
+class DiscretizedLogistic(Likelihood):
+    """Bytes; the decoder gives two numbers a pixel, the mean and the log-scale.
 
-    XLA's compiler for CPUs makes vectors and threads of a product, and one scalar loop of a sum with
-    what feeds it: the log-likelihood of many samples takes a third less time.
+    See `vae_tf.distributions.DiscretizedLogistic`.
     """
-    pixels = math.prod(values.shape[1:])
-    ones = ops.ones((pixels, 1), dtype=values.dtype)
-    return ops.matmul(ops.reshape(values, (-1, pixels)), ones)[:, 0]
+
+    support = distributions.BYTES
+
+    def parameter_shape(self, image_shape):
+        return (*image_shape, 2)
+
+    def distribution(self, parameters):
+        return distributions.DiscretizedLogistic(*ops.unstack(parameters, 2, axis=-1))
 
 
-LIKELIHOODS = {"bernoulli": Bernoulli, "gaussian": Gaussian}
+LIKELIHOODS = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "gaussian": Gaussian,
+    "discretized_logistic": DiscretizedLogistic,
+}
 
 
 def get_likelihood(likelihood):
@@ -115,7 +164,19 @@ def get_likelihood(likelihood):
         return keras.saving.deserialize_keras_object(likelihood)
     if isinstance(likelihood, str) and likelihood in LIKELIHOODS:
         return LIKELIHOODS[likelihood]()
-    if not hasattr(likelihood, "log_prob"):
-        names = " or ".join(map(repr, LIKELIHOODS))
-        raise invalid("likelihood", f"{names}, or an object with log_prob", repr(likelihood))
+    if isinstance(likelihood, type) or not hasattr(likelihood, "distribution"):
+        names = ", ".join(map(repr, LIKELIHOODS))
+        raise invalid("likelihood", f"{names} or a Likelihood layer", repr(likelihood))
     return likelihood
+
+
+def _check_sigma(sigma):
+    """Return sigma, or say what it can be."""
+    expected = 'a positive number, None or "per_pixel"'
+    if sigma is None or sigma == "per_pixel":
+        return sigma
+    if not isinstance(sigma, (int, float)) or isinstance(sigma, bool):
+        raise invalid("sigma", expected, repr(sigma), kind=InvalidTypeError)
+    if not 0 < sigma < math.inf:
+        raise invalid("sigma", expected, f"sigma={sigma}")
+    return sigma

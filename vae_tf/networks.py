@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from vae_tf.errors import invalid
+
 LAST = "glorot_uniform"  # of the layers that give a distribution's parameters
 
 
@@ -36,15 +38,14 @@ def dense_encoder(
     inputs = keras.Input(tuple(image_shape), name="x")
     hidden = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", kernel_initializer, seeds)(hidden)
-    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", LAST, seeds)(hidden)  # one product
-    z_mean, z_log_var = ops.split(both, 2, axis=-1)
-    return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
+        kernel = _initializer(kernel_initializer, seeds)
+        hidden = _dense(units, activation, f"hidden_{index}", kernel)(hidden)
+    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds), name="encoder")
 
 
 def dense_decoder(
     latent_dim,
-    image_shape,
+    output_shape,
     hidden_units=(256, 384, 512),
     activation="relu",
     kernel_initializer="glorot_uniform",
@@ -54,17 +55,142 @@ def dense_decoder(
 
     Arguments as for `dense_encoder`, widths in the order in which the decoder applies them.
 
+    Args:
+        output_shape: what the likelihood needs for an image, `likelihood.parameter_shape(image_shape)`.
+
     Returns:
-        A `keras.Model` from `(batch, latent_dim)` to `(batch, *image_shape)`.
+        A `keras.Model` from `(batch, latent_dim)` to `(batch, *output_shape)`.
     """
     seeds = _seeds(seed)
     inputs = keras.Input((latent_dim,), name="z")
     hidden = inputs
     for index, units in enumerate(hidden_units):
-        hidden = _dense(units, activation, f"hidden_{index}", kernel_initializer, seeds)(hidden)
-    logits = _dense(math.prod(image_shape), None, "logits", LAST, seeds)(hidden)
-    outputs = layers.Reshape(tuple(image_shape), name="image")(logits)
+        kernel = _initializer(kernel_initializer, seeds)
+        hidden = _dense(units, activation, f"decoder_hidden_{index}", kernel)(hidden)
+    last = _dense(math.prod(output_shape), None, "logits", _initializer(LAST, seeds))(hidden)
+    outputs = layers.Reshape(tuple(output_shape), name="image")(last)
     return keras.Model(inputs, outputs, name="decoder")
+
+
+def conv_encoder(
+    image_shape,
+    latent_dim,
+    filters=(32, 64),
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
+):
+    """x -> 3×3 convolutions of stride 2 -> (z_mean, z_log_var).
+
+    Args:
+        image_shape: `(height, width)` or `(height, width, channels)`. Each convolution halves height
+            and width, so 2^len(filters) must divide them.
+        filters: how many channels each convolution gives.
+
+    The other arguments, and what is returned, as for `dense_encoder`.
+
+    Raises:
+        ValueError: images of another shape, or of a size that does not divide.
+
+    Example:
+        >>> conv_encoder((28, 28), latent_dim=10).count_params()
+        81556
+
+    Source: Radford et al. (2016), "Unsupervised representation learning with deep convolutional
+    GANs", section 3, for strides in the place of pooling.
+    """
+    height, width, *channels = _check_divides("image_shape", image_shape, len(filters))
+    seeds = _seeds(seed)
+    inputs = keras.Input(tuple(image_shape), name="x")
+    hidden = layers.Reshape((height, width, math.prod(channels)), name="with_channels")(inputs)
+    for index, number in enumerate(filters):
+        kernel = _initializer(kernel_initializer, seeds)
+        hidden = _conv(layers.Conv2D, number, 2, activation, f"conv_{index}", kernel)(hidden)
+    hidden = layers.Flatten(name="flatten")(hidden)
+    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds), name="encoder")
+
+
+def conv_decoder(
+    latent_dim,
+    output_shape,
+    filters=(64, 32),
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
+):
+    """z -> Dense -> transposed 3×3 convolutions of stride 2 -> the parameters of p(x|z).
+
+    The smallest maps have `filters[0]` channels; a last 3×3 convolution of stride 1 gives the
+    parameters.
+
+    Args:
+        output_shape: `(height, width, ...)`, what the likelihood needs for an image,
+            `likelihood.parameter_shape(image_shape)`.
+        filters: how many channels each transposed convolution gives.
+
+    The other arguments as for `conv_encoder`, what is returned as for `dense_decoder`.
+    """
+    height, width, *channels = _check_divides("output_shape", output_shape, len(filters))
+    seeds, halved = _seeds(seed), 2 ** len(filters)
+    inputs = keras.Input((latent_dim,), name="z")
+    smallest = (height // halved, width // halved, filters[0])
+    kernel = _initializer(kernel_initializer, seeds)
+    hidden = _dense(math.prod(smallest), activation, "smallest_maps", kernel)(inputs)
+    hidden = layers.Reshape(smallest, name="maps")(hidden)
+    for index, number in enumerate(filters):
+        kernel, name = _initializer(kernel_initializer, seeds), f"transposed_{index}"
+        hidden = _conv(layers.Conv2DTranspose, number, 2, activation, name, kernel)(hidden)
+    kernel = _initializer(LAST, seeds)
+    last = _conv(layers.Conv2D, math.prod(channels), 1, None, "logits", kernel)(hidden)
+    outputs = layers.Reshape(tuple(output_shape), name="image")(last)
+    return keras.Model(inputs, outputs, name="decoder")
+
+
+def _check_divides(argument, shape, halvings):
+    """Return the shape, or say which sizes can be halved so often."""
+    shape = tuple(shape)
+    if len(shape) < 2:
+        raise invalid(
+            argument,
+            "(height, width) or (height, width, channels) for a convolutional network",
+            f"{argument}={shape}",
+            "Images without height and width need a dense network.",
+        )
+    step = 2**halvings
+    if shape[0] % step or shape[1] % step:
+        down = [size // step * step for size in shape[:2]]
+        up = [-(-size // step) * step for size in shape[:2]]
+        nearest = " or ".join(f"{h}x{w}" for h, w in (down, up) if h and w)
+        raise invalid(
+            argument,
+            f"a height and a width that {step} divides, for {halvings} layers of stride 2",
+            f"{shape[0]}x{shape[1]}: nearest {nearest}",
+            "Resize the images, or take fewer filters.",
+        )
+    return shape
+
+
+def _mean_and_log_var(hidden, latent_dim, seeds):
+    """The two outputs of an encoder, from one matrix product."""
+    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", _initializer(LAST, seeds))(hidden)
+    return ops.split(both, 2, axis=-1)
+
+
+def _dense(units, activation, name, kernel):
+    return layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name)
+
+
+def _conv(kind, filters, strides, activation, name, kernel):
+    return kind(
+        filters,
+        kernel_size=3,
+        strides=strides,
+        padding="same",
+        data_format="channels_last",
+        activation=activation,
+        kernel_initializer=kernel,
+        name=name,
+    )
 
 
 def _seeds(seed):
@@ -74,10 +200,9 @@ def _seeds(seed):
     return map(int, np.random.SeedSequence(seed).generate_state(99))
 
 
-def _dense(units, activation, name, initializer, seeds):
-    """A Dense layer whose initial weights have the next of the seeds."""
+def _initializer(initializer, seeds):
+    """An initializer of one layer's own, with the next of the seeds."""
     initializer = keras.initializers.get(initializer)
     config, seed = initializer.get_config(), next(seeds)
     config |= {"seed": seed} if "seed" in config else {}
-    kernel = type(initializer).from_config(config)
-    return layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name)
+    return type(initializer).from_config(config)

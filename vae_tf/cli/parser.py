@@ -3,7 +3,12 @@
 import argparse
 
 from vae_tf.cli import commands
+from vae_tf.cli.evaluate import run_evaluate
 from vae_tf.cli.serve import run_serve
+from vae_tf.cli.train import run_train
+from vae_tf.evaluation.config import EvaluateConfig
+from vae_tf.options import add_options
+from vae_tf.training.config import TrainConfig
 
 DESCRIPTION = """\
 Train a variational autoencoder on images, look at what it learned, export its decoder as a
@@ -20,6 +25,13 @@ examples:
   vae-tf verify-export saved_models/digits_default_z10
   vae-tf serve saved_models/digits_default_z10    REST, gRPC and a page to look at
   vae-tf generate http://localhost:8501 --num 64 --seed 0 --out grid.png
+"""
+
+RECIPES = """\
+recipes:
+  default    Adam at 2e-3, β₂ 0.99, cosine decay; the KL's weight rises from 0 to 1 over the
+             first 30 % of the steps
+  original   Adam at 1e-3, held; no warm-up
 """
 
 
@@ -40,6 +52,14 @@ def build_parser():
     plot.add_argument("run", metavar="RUN", help="a run directory")
     plot.set_defaults(run_command=commands.run_plot)
     _add_evaluate(parts)
+    _add_export(parts)
+    _add_verify_export(parts)
+    _add_serve(parts)
+    _add_generate(parts)
+    return parser
+
+
+def _add_export(parts):
     export = parts.add_parser(
         "export",
         help="write a run's decoder as a SavedModel",
@@ -61,39 +81,6 @@ def build_parser():
         help="also write the signatures encode, reconstruct and score",
     )
     export.set_defaults(run_command=commands.run_export)
-    _add_verify_export(parts)
-    _add_serve(parts)
-    generate = parts.add_parser(
-        "generate",
-        help="draw images from a run, a SavedModel or a server",
-        description="Decode draws from the prior and save them as one picture. The same seed gives the "
-        "same images, from a run, from its SavedModel and from a server of it.",
-    )
-    generate.add_argument(
-        "source",
-        metavar="RUN_OR_SAVED_MODEL_OR_URL",
-        help="a run directory, a SavedModel, a directory of its versions, or a server: "
-        "http://localhost:8501, grpc://localhost:8500",
-    )
-    generate.add_argument(
-        "--num", type=int, default=64, metavar="N", help="how many images (default: 64)"
-    )
-    generate.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="what to draw (default: 0)"
-    )
-    generate.add_argument(
-        "--out",
-        default="generated.png",
-        metavar="FILE",
-        help="the picture (default: generated.png)",
-    )
-    generate.add_argument(
-        "--model", default="vae", metavar="NAME", help="the model's name on a server (default: vae)"
-    )
-    generate.set_defaults(
-        run_command=commands.run_generate, needs_tensorflow=lambda args: "://" not in args.source
-    )
-    return parser
 
 
 def _add_verify_export(parts):
@@ -153,6 +140,11 @@ def _add_serve(parts):
     serve.add_argument(
         "--cors", action="store_true", help="let web pages from elsewhere ask, such as the explorer"
     )
+    _add_limits(serve)
+    serve.set_defaults(run_command=run_serve, needs_tensorflow=lambda args: False)
+
+
+def _add_limits(serve):
     limits = serve.add_argument_group("limits of the embedded server")
     limits.add_argument(
         "--max-batch", type=int, default=1024, metavar="N", help="rows of a request (default: 1024)"
@@ -167,7 +159,6 @@ def _add_serve(parts):
         metavar="N",
         help="at once; more are refused with 429 or RESOURCE_EXHAUSTED (default: 64)",
     )
-    serve.set_defaults(run_command=run_serve, needs_tensorflow=lambda args: False)
 
 
 def _label(text):
@@ -184,126 +175,16 @@ def _add_train(parts):
         description="Train a variational autoencoder and leave a run directory with its configuration, "
         "model, history and pictures. Ctrl-C saves what there is.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="recipes:\n"
-        "  default    Adam at 2e-3, β₂ 0.99, cosine decay; the KL's weight rises from 0 to 1 over the\n"
-        "             first 30 % of the steps\n"
-        "  original   Adam at 1e-3, held; no warm-up\n",
+        epilog=RECIPES,
     )
-    source = train.add_mutually_exclusive_group()
-    source.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="'digits' (default: 8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
-    )
-    source.add_argument("--data", metavar="PATH", help="your own images: a .npz file or a folder")
-    train.add_argument(
-        "--binarize",
-        metavar="HOW",
-        help="binary images from grey ones: 'dynamic' draws them anew each time, 'fixed' once, 'none' "
-        "(default) keeps the grey values",
-    )
-    train.add_argument(
-        "--likelihood",
-        metavar="NAME",
-        help="p(x|z): 'bernoulli' (default) or 'gaussian', with one learned σ",
-    )
-    train.add_argument(
-        "--recipe", metavar="NAME", help="'default' (by default) or 'original', see below"
-    )
-    train.add_argument(
-        "--latent-dim",
-        type=int,
-        metavar="N",
-        help="the size of the code z (default: 10)",
-    )
-    train.add_argument(
-        "--hidden-units",
-        type=_hidden_units,
-        metavar="N,N,...",
-        help="widths of the encoder's hidden layers, mirrored by the decoder (default: 512,384,256; 'none' for a linear model)",
-    )
-    train.add_argument(
-        "--activation", metavar="NAME", help="of the hidden layers, any of Keras's (default: relu)"
-    )
-    train.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="images in a step (default: 100, or all where there are fewer)",
-    )
-    length = train.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
-    length.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help="gradient steps (default: 10000, but no more than 200 epochs)",
-    )
-    train.add_argument(
-        "--learning-rate", type=float, metavar="X", help="Adam's (default: the recipe's)"
-    )
-    train.add_argument(
-        "--clip-norm",
-        type=float,
-        metavar="X",
-        help="scale gradients whose norm is above X down to X (default: never)",
-    )
-    train.add_argument(
-        "--kl-warmup",
-        type=int,
-        metavar="STEPS",
-        help="raise the KL's weight β from 0 over so many steps (default: the recipe's)",
-    )
-    train.add_argument("--beta", type=float, metavar="X", help="to which β rises (default: 1)")
-    train.add_argument(
-        "--free-bits",
-        type=float,
-        metavar="NATS",
-        help="KL that each latent dimension has at no cost (default: 0)",
-    )
-    train.add_argument(
-        "--validation",
-        type=float,
-        metavar="FRACTION",
-        help="hold out a part of the training images, and watch it instead of the test images",
-    )
-    train.add_argument(
-        "--early-stopping",
-        type=int,
-        metavar="EPOCHS",
-        help="stop when so many epochs in a row have not lowered the loss on held-out images "
-        "(--validation, here 0.1 by default), and keep the best model",
-    )
-    train.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="fixes weights, noise and order: the same seed gives the same run (default: 0)",
-    )
-    train.add_argument(
-        "--checkpoint-every",
-        type=int,
-        metavar="N",
-        help="steps between checkpoints, of which the last three are kept (default: 1000)",
-    )
-    train.add_argument(
-        "--tensorboard",
-        action="store_true",
-        default=None,
-        help="write the epochs' figures for TensorBoard, to RUN/tensorboard",
-    )
-    train.add_argument(
-        "--run",
-        metavar="DIR",
-        help="the run directory, which must not exist (default: runs/<data>_<recipe>_z<latent dim>)",
-    )
+    add_options(train, TrainConfig)
     train.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with an interrupted run, from its last checkpoint, with its own options: the "
         "result is bit for bit that of the run that was never interrupted",
     )
-    train.set_defaults(run_command=commands.run_train)
+    train.set_defaults(run_command=run_train)
 
 
 def _add_evaluate(parts):
@@ -314,54 +195,41 @@ def _add_evaluate(parts):
         "code carries, how well images are reconstructed. Writes report.md, report.html (one file), "
         "metrics.json and pictures. Ctrl-C during the log-likelihood reports the images done so far.",
     )
-    evaluate.add_argument("run", metavar="RUN", help="a run directory")
-    source = evaluate.add_mutually_exclusive_group()
-    source.add_argument("--dataset", metavar="NAME", help="other images than the run's, by name")
-    source.add_argument("--data", metavar="PATH", help="other images: a .npz file or a folder")
-    evaluate.add_argument("--split", metavar="NAME", help="'test' (default) or 'train'")
-    evaluate.add_argument(
-        "--binarize",
-        metavar="HOW",
-        help="'dynamic' draws binary images by the seed, 'fixed' takes the one draw of all runs, 'none' "
-        "keeps them (default: as the run was trained)",
+    add_options(evaluate, EvaluateConfig)
+    evaluate.set_defaults(run_command=run_evaluate)
+
+
+def _add_generate(parts):
+    generate = parts.add_parser(
+        "generate",
+        help="draw images from a run, a SavedModel or a server",
+        description="Decode draws from the prior and save them as one picture. The same seed gives the "
+        "same images, from a run, from its SavedModel and from a server of it.",
     )
-    evaluate.add_argument(
-        "--num-samples",
-        type=int,
-        metavar="K",
-        help="importance samples an image for log p(x) (default: 5000)",
+    generate.add_argument(
+        "source",
+        metavar="RUN_OR_SAVED_MODEL_OR_URL",
+        help="a run directory, a SavedModel, a directory of its versions, or a server: "
+        "http://localhost:8501, grpc://localhost:8500",
     )
-    evaluate.add_argument(
-        "--measures",
-        type=lambda text: tuple(text.split(",")),
-        metavar="NAME,...",
-        help="some of elbo, likelihood, latent, reconstruction, neighbours (default: what applies)",
+    generate.add_argument(
+        "--num", type=int, default=64, metavar="N", help="how many images (default: 64)"
     )
-    evaluate.add_argument(
-        "--images", type=int, metavar="N", help="only the first N images (default: all)"
+    generate.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="what to draw (default: 0)"
     )
-    evaluate.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="images at once; changes no figure (default: 20)",
+    generate.add_argument(
+        "--label", type=int, metavar="N", help="of the images, for a model that is given labels"
     )
-    evaluate.add_argument("--seed", type=int, metavar="N", help="fixes every draw (default: 0)")
-    evaluate.add_argument(
+    generate.add_argument(
         "--out",
-        metavar="DIR",
-        help="the report's directory, which must not exist (default: RUN/evaluation, then numbered)",
+        default="generated.png",
+        metavar="FILE",
+        help="the picture (default: generated.png)",
     )
-    evaluate.set_defaults(run_command=commands.run_evaluate)
-
-
-def _hidden_units(text):
-    """'512,384,256' to a tuple; 'none' or '' to an empty one."""
-    if text.strip().lower() in ("none", ""):
-        return ()
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected widths such as 512,384,256, or none. Received: {text!r}"
-        ) from None
+    generate.add_argument(
+        "--model", default="vae", metavar="NAME", help="the model's name on a server (default: vae)"
+    )
+    generate.set_defaults(
+        run_command=commands.run_generate, needs_tensorflow=lambda args: "://" not in args.source
+    )

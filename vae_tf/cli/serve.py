@@ -15,11 +15,11 @@ from vae_tf.errors import check_positive_int, invalid
 
 
 def run_serve(args):
-    from vae_tf import saved_models
+    from vae_tf.export import versions
     from vae_tf.serving import engines
 
     path = pathlib.Path(args.saved_model)
-    saved_models.check_labels(dict(args.label), saved_models.check_versions(path))
+    versions.check_labels(dict(args.label), versions.check_versions(path))
     for name in ("max_batch", "max_request_mib", "max_requests"):
         check_positive_int(name, getattr(args, name))
     for name in ("rest_port", "grpc_port"):

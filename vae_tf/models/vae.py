@@ -1,26 +1,20 @@
-"""The variational autoencoder of Kingma & Welling (2014) as a `keras.Model`."""
-
-import warnings
+"""The variational autoencoder of Kingma & Welling (2014)."""
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from vae_tf import seeding, threefry
-from vae_tf.callbacks import FiniteGuard, LatentMonitor
-from vae_tf.data import is_grey
-from vae_tf.errors import GreyValuesWarning, InvalidTypeError, check_positive_int, invalid
+from vae_tf import networks, random
+from vae_tf.distributions import Normal
+from vae_tf.errors import InvalidTypeError, check_choice, check_positive_int, invalid
 from vae_tf.layers import Binarize, Sampling
-from vae_tf.likelihoods import Bernoulli, get_likelihood
-from vae_tf.models import execution
-from vae_tf.models.base import ImageModel
-from vae_tf.networks import dense_decoder, dense_encoder
-from vae_tf.objectives import gaussian_kl, gaussian_log_prob
+from vae_tf.models.base import Model
+
+NETWORKS = ("dense", "conv")
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
-class VAE(ImageModel):
+class VAE(Model):
     """A variational autoencoder: q(z|x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x|z) a likelihood.
 
     Training minimises the negative evidence lower bound, in nats per image,
@@ -29,21 +23,27 @@ class VAE(ImageModel):
 
     Images are arrays `(N, H, W)`, `(N, H, W, C)` or `(N, D)`, or batches of a `tf.data` set of `x`,
     `(x,)` or `(x, y)`: bytes (uint8, 0 to 255), booleans, or floats in [0, 1]. Labels are not used.
-    `model(x)` is one stochastic pass and gives logits; `predict` and `reconstruct` give images.
+    `model(x)` is one stochastic pass and gives the likelihood's parameters (logits for a Bernoulli);
+    `predict` and `reconstruct` give images.
 
     Args:
         latent_dim: the size of the code z.
-        hidden_units: widths of the encoder's hidden layers, which the decoder mirrors; `()` gives a
-            linear model.
+        hidden_units: widths of the dense encoder's hidden layers, which the decoder mirrors; `()` gives
+            a linear model.
         activation: of the hidden layers, anything that Keras takes.
-        kernel_initializer: of the encoder's hidden layers, anything that Keras takes; the decoder's
-            begin after Glorot, for He's would amplify the noise of the first codes.
-        likelihood: p(x|z): "bernoulli", "gaussian" (one σ, learned), or an object such as
-            `Gaussian(sigma=0.1)`. A Gaussian takes floats of any value.
+        likelihood: p(x|z): "bernoulli", "continuous_bernoulli", "gaussian" (one σ, learned),
+            "discretized_logistic", or an object such as `Gaussian(sigma=0.1)`.
         binarize: draw x ~ Bernoulli(grey values) anew whenever an image is trained on, and once, with
             fixed noise, where it is evaluated: the field's dynamic binarisation.
-        seed: one integer that fixes the initial weights, the noise and the order of the data;
-            None leaves them to `keras.utils.set_random_seed`.
+        kernel_initializer: of the encoder's hidden layers, anything that Keras takes; the decoder's
+            begin after Glorot, for He's would amplify the noise of the first codes.
+        seed: as for `Model`.
+        network: "dense" or "conv", what makes the networks that are not given.
+        filters: channels of the convolutional encoder's layers, each of which halves the image; the
+            decoder mirrors them.
+        encoder: a Keras model from `(batch, *image_shape)` to `[z_mean, z_log_var]`, each `(batch,
+            latent_dim)`.
+        decoder: a Keras model from `(batch, latent_dim)` to the likelihood's parameters.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message names it.
@@ -58,8 +58,6 @@ class VAE(ImageModel):
     Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", equation 10.
     """
 
-    tracked = ("loss", "reconstruction_loss", "kl_loss")
-
     def __init__(
         self,
         latent_dim=10,
@@ -69,88 +67,146 @@ class VAE(ImageModel):
         binarize=False,
         kernel_initializer="he_uniform",
         seed=None,
+        network="dense",
+        filters=(32, 64),
+        encoder=None,
+        decoder=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(likelihood, seed, **kwargs)
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
-        self.hidden_units = check_hidden_units(hidden_units)
+        self.hidden_units = check_widths("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
-        seeds = _spawn(self.seed, 5)
-        self._encoder_seed, self._decoder_seed, noise_seed, self._order_seed, pixel_seed = seeds
-        self.likelihood = get_likelihood(likelihood)
-        self.sampling = Sampling(seed=noise_seed, name="sampling")
-        self.binarize = Binarize(seed=pixel_seed, name="binarize") if binarize else None
-        if binarize and self.value_range != (0.0, 1.0):
+        self.network = check_choice("network", network, NETWORKS)
+        self.filters = check_widths("filters", filters)
+        self.encoder, self.decoder = _network(encoder), _network(decoder)
+        self._given = {"encoder": encoder is not None, "decoder": decoder is not None}
+        noise, pixels = random.child_seeds(self.seed, 5)[2::2]
+        self.sampling = Sampling(seed=noise, name="sampling")
+        self.binarize = Binarize(seed=pixels, name="binarize") if binarize else None
+        if binarize and self.likelihood.support.kind != "binary":
             raise invalid("binarize", "False: its likelihood is not of binary pixels", binarize)
         # β rises to `beta_end` over `kl_warmup_steps`; callbacks set these, and training saves them.
-        self.beta = self._setting("beta", 1.0)
         self.beta_end = self._setting("beta_end", 1.0)
         self.kl_warmup_steps = self._setting("kl_warmup_steps", 0.0)
         self.free_bits = self._setting("free_bits", 0.0)
 
     def _setting(self, name, value):
-        initializer = keras.initializers.Constant(value)
-        return self.add_weight(name=name, initializer=initializer, trainable=False)
+        return self.add_weight(
+            name=name, initializer=keras.initializers.Constant(value), dtype="float32",
+            trainable=False, autocast=False,
+        )  # fmt: skip
 
     def build(self, input_shape):
-        self.image_shape = tuple(input_shape[1:])
-        self.encoder = dense_encoder(
-            self.image_shape,
-            self.latent_dim,
-            self.hidden_units,
-            self.activation,
-            self.kernel_initializer,
-            self._encoder_seed,
-        )
-        self.decoder = dense_decoder(
-            self.latent_dim,
-            self.image_shape,
-            self.hidden_units[::-1],
-            self.activation,
-            seed=self._decoder_seed,
-        )
-        self.built = True
+        shape = tuple(input_shape[1:])
+        pixels, seeds = self.likelihood.parameter_shape(shape), self.weight_seeds
+        make_encoder, make_decoder = {
+            "dense": (networks.dense_encoder, networks.dense_decoder),
+            "conv": (networks.conv_encoder, networks.conv_decoder),
+        }[self.network]
+        widths = self.hidden_units if self.network == "dense" else self.filters
+        if self.encoder is None:
+            initializer = self.kernel_initializer
+            self.encoder = make_encoder(
+                shape, self.latent_dim, widths, self.activation, initializer, seeds[0]
+            )
+        if self.decoder is None:
+            self.decoder = make_decoder(
+                self.latent_dim, pixels, widths[::-1], self.activation, seed=seeds[1]
+            )
+        code = (self.latent_dim,)
+        _check_network("encoder", self.encoder, shape, [code, code])
+        _check_network("decoder", self.decoder, code, pixels)
+        super().build(input_shape)
 
-    # The model's three parts, and the pass through them.
+    # The model's parts.
 
-    def encode(self, x):
+    def encode(self, x, *condition):
         """q(z|x): `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`."""
-        return self.encoder(self.to_floats(self._checked(x)))
+        return tuple(self.encoder(x))
 
-    def decode(self, z):
-        """p(x|z): its parameters (logits for a Bernoulli), `(batch, *image_shape)`, for z `(batch, latent_dim)`."""
+    def decode(self, z, *condition):
+        """p(x|z): its parameters (logits for a Bernoulli), for z `(batch, latent_dim)`."""
         return self.decoder(z)
 
-    def regularizer(self, z_mean, z_log_var):
+    def posterior(self, x, *condition):
+        """q(z|x) = N(μ(x), diag σ²(x))."""
+        return Normal(*self.encode(x, *condition))
+
+    def prior(self, *condition):
+        """p(z) = N(0, I).
+
+        Raises:
+            ValueError: a subclass overrides `regularizer`, and does not say what its prior is.
+        """
+        if type(self).regularizer is not VAE.regularizer:
+            name = type(self).__name__
+            raise invalid(
+                "prior",
+                f"a {name} that says its prior, since it overrides `regularizer`",
+                "none",
+                f"Define `prior(self)` in {name}; if it is still N(0, I), return Normal(0.0, 0.0).",
+            )
+        return Normal(ops.zeros((1, self.latent_dim)), ops.zeros((1, self.latent_dim)))
+
+    def regularizer(self, z_mean, z_log_var, *condition):
         """KL(q(z|x) ‖ p(z)) in nats, for each image and latent dimension: `(batch, latent_dim)`."""
-        return gaussian_kl(z_mean, z_log_var, axis=None)
+        standard = type(self).prior is VAE.prior
+        return Normal(z_mean, z_log_var).kl(None if standard else self.prior(*condition))
 
-    def call(self, x):
-        """One draw of z from q(z|x), decoded; the mean KL enters by `add_loss`."""
-        z_mean, z_log_var = self.encode(x)
-        kl = ops.mean(self.regularizer(z_mean, z_log_var), axis=0)
-        self.add_loss(ops.sum(kl))
-        self.step_terms = {  # of this pass, for `train_step` to complete
+    # The evidence lower bound.
+
+    def terms(self, x, *condition, training=False):
+        """−ELBO, its two terms, and what each latent dimension carries, from one draw of z an image."""
+        z_mean, z_log_var = self.encode(x, *condition)
+        kl = self.regularizer(z_mean, z_log_var, *condition)
+        z = self.sampling((z_mean, z_log_var))
+        reconstruction = -self.likelihood.log_prob(self.decode(z, *condition), x)
+        return {
+            "loss": reconstruction + ops.sum(kl, axis=-1),
+            "reconstruction_loss": reconstruction,
+            "kl_loss": ops.sum(kl, axis=-1),
             "kl_per_dimension": kl,
-            "z_mean": ops.mean(z_mean, axis=0),
-            "z_mean_squared": ops.mean(ops.square(z_mean), axis=0),
+            "z_mean": z_mean,
+            "z_mean_squared": ops.square(ops.cast(z_mean, "float32")),
         }
-        return self.decode(self.sampling((z_mean, z_log_var)))
 
-    def _terms(self, x):
-        """The batch's means: −ELBO, reconstruction and KL, from one draw of z an image."""
-        reconstruction = -ops.mean(self.likelihood.log_prob(self(x), x))
-        kl = sum(self.losses)
-        return {"loss": reconstruction + kl, "reconstruction_loss": reconstruction, "kl_loss": kl}
+    def objective(self, means):
+        """Reconstruction + β Σ_j max(KL_j, free bits); the `loss` that is shown has β = 1."""
+        lacking = ops.sum(ops.relu(self.free_bits - means["kl_per_dimension"]))
+        return means["reconstruction_loss"] + self.beta * (means["kl_loss"] + lacking)
 
-    def observed(self, batch):
-        """A batch as the likelihood has it: floats, and binary ones with `binarize`."""
-        x = self.to_floats(self.step_inputs(batch))
+    @property
+    def beta(self):
+        """The KL's weight β in the next step."""
+        step = ops.cast(self.optimizer.iterations, "float32") + 1
+        return self.beta_end * ops.minimum(1.0, step / ops.maximum(1.0, self.kl_warmup_steps))
+
+    def settings(self):
+        return {"beta": self.beta}
+
+    def observed(self, x):
         return x if self.binarize is None else self.binarize(x)
 
-    def log_weights(self, x, num_samples, seed=None):
+    def call(self, inputs):
+        """One draw of z from q(z|x), decoded; the mean KL enters by `add_loss`."""
+        x, *condition = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        z_mean, z_log_var = self.encode(self.to_floats(x), *condition)
+        kl = self.regularizer(z_mean, z_log_var, *condition)
+        self.add_loss(ops.mean(ops.sum(kl, axis=-1)))
+        return self.decode(self.sampling((z_mean, z_log_var)), *condition)
+
+    def _code_to_decode(self, code):
+        return self.sampling(code)
+
+    def sample_prior(self, num, *condition):
+        """Codes z ~ p(z), `(num, latent_dim)`."""
+        prior = self.prior(*condition)
+        epsilon = self.sampling.normal((num, self.latent_dim))
+        return prior.mean() + ops.exp(0.5 * prior.log_var) * epsilon
+
+    def log_weights(self, x, num_samples, *condition):
         """log p(x, z_k) − log q(z_k|x) for draws z_k from q(z|x): `(num_samples, batch)`, in nats.
 
         Their mean over k estimates the ELBO, their logmeanexp log p(x), both from below. For many
@@ -159,173 +215,75 @@ class VAE(ImageModel):
         Args:
             x: images, as the likelihood has them.
             num_samples: how many draws of z an image.
-            seed: a non-negative integer that fixes the draws; None takes the noise of training.
+            seed: a non-negative integer that fixes the draws; without it the noise is training's.
 
         Source: Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders", equation 8.
         """
         num_samples = check_positive_int("num_samples", num_samples)
-        x = self.to_floats(self._checked(x))
-        z_mean, z_log_var = self.encode(x)
-        shape = (num_samples, ops.shape(x)[0], self.latent_dim)
-        key = self.sampling.next_key() if seed is None else threefry.key_of(seed)
-        epsilon = threefry.normal(key, shape[0] * shape[1], self.latent_dim)
-        return self.log_weights_at(x, z_mean, z_log_var, ops.reshape(epsilon, shape))
-
-    def log_weights_at(self, x, z_mean, z_log_var, epsilon):
-        """`log_weights` for given noise ε of shape `(num_samples, batch, latent_dim)`."""
-        z = z_mean + ops.exp(0.5 * z_log_var) * epsilon
-        log_q = gaussian_log_prob(z, z_mean, z_log_var)
-        return self.log_prob_at(x, z) + gaussian_log_prob(z) - log_q
-
-    def log_prob_at(self, x, z):
-        """log p(x|z_k) for z of shape `(num_samples, batch, latent_dim)`: `(num_samples, batch)`."""
-        shape = ops.shape(z)[:2]
-        parameters = self.decode(ops.reshape(z, (-1, self.latent_dim)))
-        repeated = ops.broadcast_to(x, (shape[0], *ops.shape(x)))
-        repeated = ops.reshape(repeated, (-1, *self.image_shape))
-        return ops.reshape(self.likelihood.log_prob(parameters, repeated), shape)
-
-    # Training and evaluation.
-
-    @property
-    def term_sizes(self):
-        scalars = (*self.tracked, "beta", "gradient_norm", "images")
-        vectors = ("kl_per_dimension", "z_mean", "z_mean_squared")
-        return dict.fromkeys(scalars, 1) | dict.fromkeys(vectors, self.latent_dim)
-
-    @property
-    def noise_layers(self):
-        return [self.sampling] if self.binarize is None else [self.sampling, self.binarize]
-
-    @property
-    def value_range(self):
-        return self.likelihood.value_range
-
-    def look_at(self, images):
-        if isinstance(self.likelihood, Bernoulli) and self.binarize is None and is_grey(images):
-            warnings.warn(
-                "The images have grey values: their cross-entropy is a loss, and no log-likelihood. "
-                "VAE(binarize=True) trains on binary draws of them.",
-                GreyValuesWarning,
-                stacklevel=5,  # the caller of `fit`
-            )
-
-    def draw_ahead(self, steps, rows):
-        keys = self.sampling.next_keys(steps)
-        return {self.sampling: threefry.normal(keys, rows, self.latent_dim)}
-
-    def own_callbacks(self):
-        return [FiniteGuard(), LatentMonitor()]
-
-    def train_step(self, batch):
-        """One gradient step on a batch, down reconstruction + β Σ_j max(KL_j, free bits).
-
-        The step's own terms are left in `self.step_terms`; what is returned is, as Keras has it,
-        their running mean over the epoch. `loss` is −ELBO, whatever β a warm-up has reached.
-        """
-        x = self.observed(batch)
-        step = ops.cast(self.optimizer.iterations, "float32") + 1
-        warm = ops.minimum(1.0, step / ops.maximum(1.0, self.kl_warmup_steps))
-        self.beta.assign(self.beta_end * warm)
-        with tf.GradientTape() as tape:
-            terms = self._terms(x)
-            lacking = ops.sum(ops.relu(self.free_bits - self.step_terms["kl_per_dimension"]))
-            objective = terms["reconstruction_loss"] + self.beta * (terms["kl_loss"] + lacking)
-        gradients = tape.gradient(objective, self.trainable_weights)
-        terms |= {"beta": ops.convert_to_tensor(self.beta)}
-        terms |= {"gradient_norm": self.norm_if_measured(gradients)}
-        if self.jit_compile and self._in_one_loop:
-            execution.hold_back(self.trainable_weights, gradients)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        count = ops.shape(x)[0]
-        self.step_terms |= terms | {"images": ops.cast(count, "float32")}
-        return self.track(count, terms)
-
-    def test_step(self, batch):
-        """The batch's −ELBO and its terms."""
-        x = self.observed(batch)
-        return self.track(ops.shape(x)[0], self._terms(x))
-
-    def predict_step(self, batch):
-        """Reconstructed images: the likelihood's mean at z = z_mean, without noise."""
-        z_mean, _ = self.encode(self.step_inputs(batch))
-        return self.likelihood.mean(self.decode(z_mean))
-
-    # Looking at what was learned.
-
-    def reconstruct(self, x):
-        """Images `(N, ...)` to their reconstructions in [0, 1], through z = z_mean, as NumPy."""
-        return ops.convert_to_numpy(self.predict_step(self._checked(x)))
-
-    def generate(self, num=1, seed=None):
-        """Decode `num` draws from the prior to images in [0, 1], as NumPy `(num, *image_shape)`.
-
-        Args:
-            num: how many images.
-            seed: a non-negative integer; the same seed gives the same images, here and from the
-                exported model. None draws one.
-        """
-        self.assert_built("generate")
-        num = check_positive_int("num", num)
-        seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
-        z = threefry.seeded_normal(seeding.row_seeds(seed, num), self.latent_dim)
-        return self.decode_images(z)
-
-    def interpolate(self, start, end, num=8):
-        """Images along the straight line between the codes of two images.
-
-        Args:
-            start, end: one image each, of shape `image_shape`.
-            num: how many images, both ends included.
-
-        Returns:
-            NumPy, `(num, *image_shape)`, in [0, 1].
-        """
-        self.assert_built("interpolate")
-        num = check_positive_int("num", num, minimum=2)
-        (z_start, z_end), _ = self.encode(np.stack([start, end]))
-        weights = ops.reshape(ops.linspace(0.0, 1.0, num), (-1, 1))
-        return self.decode_images((1 - weights) * z_start + weights * z_end)
-
-    def decode_images(self, z, batch_size=1000):
-        """The decoder's means for codes `(N, latent_dim)`: NumPy `(N, *image_shape)` in [0, 1]."""
-        z = ops.convert_to_tensor(z, self.compute_dtype)
-        parts = [self.decode(z[i : i + batch_size]) for i in range(0, len(z), batch_size)]
-        return np.concatenate([ops.convert_to_numpy(self.likelihood.mean(part)) for part in parts])
+        q, prior = self.posterior(x, *condition), self.prior(*condition)
+        z, log_q = q.sample_with_log_prob(self.sampling, num_samples)
+        codes = ops.reshape(z, (-1, self.latent_dim))
+        x, *condition = (repeated(value, num_samples) for value in (x, *condition))
+        log_p = self.likelihood.log_prob(self.decode(codes, *condition), x)
+        return ops.reshape(log_p, ops.shape(log_q)) + prior.log_prob(z) - log_q
 
     # Saving.
 
+    def quantize(self, *args, **kwargs):
+        """As in Keras; the networks are then saved as they are."""
+        super().quantize(*args, **kwargs)
+        self._given = dict.fromkeys(self._given, True)
+
     def get_config(self):
+        given = {name: getattr(self, name) for name, given in self._given.items() if given}
         return {
             **super().get_config(),
             "latent_dim": self.latent_dim,
             "hidden_units": list(self.hidden_units),
             "activation": keras.activations.serialize(self.activation),
-            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "binarize": self.binarize is not None,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "seed": self.seed,
+            "network": self.network,
+            "filters": list(self.filters),
+            **{name: keras.saving.serialize_keras_object(net) for name, net in given.items()},
         }
 
 
-def check_hidden_units(hidden_units):
-    """Return the widths as a tuple of positive ints, or say what is wrong with them."""
-    if isinstance(hidden_units, (int, np.integer)):
-        hidden_units = (hidden_units,)
-    if isinstance(hidden_units, str) or not hasattr(hidden_units, "__iter__"):
+def repeated(value, num):
+    """A batch `num` times after one another, `(num·batch, ...)`: one for each of `num` samples."""
+    shape = ops.shape(value)
+    return ops.reshape(ops.broadcast_to(value, (num, *shape)), (-1, *shape[1:]))
+
+
+def check_widths(argument, widths):
+    """Return widths of layers as a tuple of positive ints, or say what is wrong with them."""
+    if isinstance(widths, (int, np.integer)):
+        widths = (widths,)
+    if isinstance(widths, str) or not hasattr(widths, "__iter__"):
         raise invalid(
-            "hidden_units",
+            argument,
             "a sequence of positive integers, such as (512, 384, 256)",
-            f"hidden_units={hidden_units!r}",
-            "() gives a linear model.",
+            f"{argument}={widths!r}",
+            "() gives a linear model." if argument == "hidden_units" else "",
             kind=InvalidTypeError,
         )
-    return tuple(check_positive_int("hidden_units", units) for units in hidden_units)
+    return tuple(check_positive_int(argument, units) for units in widths)
 
 
-def _spawn(seed, num):
-    return (
-        [None] * num
-        if seed is None
-        else [int(s) for s in np.random.SeedSequence(seed).generate_state(num)]
-    )
+def _network(network):
+    """A user's network: as it is, or from its saved form."""
+    return keras.saving.deserialize_keras_object(network) if isinstance(network, dict) else network
+
+
+def _check_network(argument, network, shape, expected):
+    """Raise unless a network takes rows of `shape`, and gives rows of the shapes `expected`."""
+    rows = keras.KerasTensor((None, *shape), "float32")
+    try:
+        outputs = keras.tree.map_structure(lambda tensor: tuple(tensor.shape[1:]), network(rows))
+    except (ValueError, TypeError) as error:
+        raise invalid(
+            argument, f"a network that takes rows of shape {shape}", f"one that does not: {error}"
+        ) from error
+    outputs = list(outputs) if isinstance(expected, list) else outputs
+    if outputs != expected:
+        raise invalid(argument, f"a network that gives rows of shape {expected}", outputs)

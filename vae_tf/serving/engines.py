@@ -9,7 +9,7 @@ import tempfile
 import threading
 
 from vae_tf.errors import invalid
-from vae_tf.saved_models import versions
+from vae_tf.export.versions import versions
 
 BINARY = "tensorflow_model_server"
 IMAGE = "tensorflow/serving:2.20.0"  # the one of deploy/docker-compose.yml

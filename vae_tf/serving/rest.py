@@ -99,8 +99,8 @@ class _Application:
             }
             if request.method == "POST":
                 return await self._predict(request, which, asked["verb"])
-            found = self._metadata(which) if asked["metadata"] else self._status(which)
-            return JSONResponse(found)
+            answer = self._metadata(which) if asked["metadata"] else self._status(which)
+            return JSONResponse(answer)
         except ServingError as error:
             return _error(error)
 
@@ -143,8 +143,8 @@ class _Application:
         return json_format.MessageToDict(response, always_print_fields_with_no_presence=True)
 
     def _metadata(self, which):
-        with self.core.versions.use(**which) as found:
-            spec, signatures = messages.metadata(self.core.versions.name, found)
+        with self.core.versions.use(**which) as version:
+            spec, signatures = messages.metadata(self.core.versions.name, version)
         options = {
             "preserving_proto_field_name": True,
             "always_print_fields_with_no_presence": True,

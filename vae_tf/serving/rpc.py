@@ -33,9 +33,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         with (
             _refusing(context),
             self.core.admitted("gRPC"),
-            self.core.versions.use(**_which(request)) as found,
+            self.core.versions.use(**_which(request)) as version,
         ):
-            return _answer(request, found)
+            return _answer(request, version)
 
     def GetModelMetadata(self, request, context):  # noqa: N802
         with _refusing(context):
@@ -43,8 +43,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             if set(fields) != {"signature_def"}:
                 message = f"Ask for the metadata_field 'signature_def'; got {fields}."
                 raise ServingError("INVALID_ARGUMENT", message)
-            with self.core.versions.use(**_which(request)) as found:
-                spec, signatures = messages.metadata(request.model_spec.name, found)
+            with self.core.versions.use(**_which(request)) as version:
+                spec, signatures = messages.metadata(request.model_spec.name, version)
             response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
             response.metadata["signature_def"].Pack(signatures)
             return response

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.saved_models import serve_graph, signature_defs, warmup_requests
+from vae_tf.export.graph import serve_graph, signature_defs
+from vae_tf.export.warmup import warmup_requests
 from vae_tf.serving.status import ServingError
 
 log = logging.getLogger("vae_tf.serving")

@@ -16,8 +16,8 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from vae_tf import saved_models
 from vae_tf.errors import invalid
+from vae_tf.export.versions import check_labels, check_versions
 from vae_tf.serving import rest, rpc
 from vae_tf.serving.metrics import Metrics
 from vae_tf.serving.status import ServingError
@@ -131,7 +131,7 @@ class EmbeddedServer:
         poll_seconds=1.0,
     ):
         self.path, self.host, self.ports = pathlib.Path(path), host, (rest_port, grpc_port)
-        saved_models.check_versions(self.path)
+        check_versions(self.path)
         limits = limits or Limits()
         self.core = Core(Versions(self.path, name, labels, limits.batch, poll_seconds), limits)
         self.cors = cors
@@ -165,10 +165,10 @@ class EmbeddedServer:
         available = self.core.versions.available()
         if not available:
             expected = (
-                "a version that loads as a SavedModel; vae-tf verify-export says what is amiss"
+                "a version that loads as a SavedModel; vae-tf verify-export says what is wrong"
             )
             raise invalid("path", expected, f"{str(self.path)!r}, where none does")
-        saved_models.check_labels(self.core.versions.labels, available)
+        check_labels(self.core.versions.labels, available)
 
     @contextlib.contextmanager
     def _grpc(self):

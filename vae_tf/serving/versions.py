@@ -1,11 +1,11 @@
-"""The versions of a model: found as they appear, loaded aside, swapped in, drained and let go."""
+"""The versions of a model: loaded as they appear, and unloaded when their last request is answered."""
 
 import contextlib
 import dataclasses
 import logging
 import threading
 
-from vae_tf import saved_models
+from vae_tf.export.versions import versions as exported_versions
 from vae_tf.serving import servable
 from vae_tf.serving.status import ServingError
 
@@ -50,13 +50,13 @@ class Versions:
     def use(self, name, version=None, label=None):
         """The version that a request is for, kept until the request is answered."""
         with self._changed:
-            found = self.find(name, version, label)
-            found.requests += 1
+            chosen = self.find(name, version, label)
+            chosen.requests += 1
         try:
-            yield found
+            yield chosen
         finally:
             with self._changed:
-                found.requests -= 1
+                chosen.requests -= 1
                 self._changed.notify_all()
 
     def find(self, name, version=None, label=None):
@@ -112,8 +112,8 @@ class Versions:
                 log.error("the versions cannot be read: %s", error)
 
     def refresh(self):
-        """Load what is wanted and is not there; then let go of what is no longer wanted."""
-        present = saved_models.versions(self.directory)
+        """Load what is wanted and is not there; then unload what is no longer wanted."""
+        present = exported_versions(self.directory)
         wanted = {n for n in (*present[-1:], *self.labels.values()) if n in present}
         for number in sorted(wanted):
             if self._to_load(number):

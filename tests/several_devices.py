@@ -1,0 +1,189 @@
+"""Compares training on several devices with training on one; started by test_devices.py.
+
+A process of its own, since TensorFlow divides a CPU into logical ones only when it begins. Prints
+what differs, a line for each case. Each case gives its figures for a scope to work in.
+"""
+
+import contextlib
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+CPU = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
+
+import vae_tf  # noqa: E402
+from helpers import blobs  # noqa: E402
+from small_models import Labelled, TwoLayers  # noqa: E402
+
+X = blobs(41, (8, 8, 1))  # batches of 20: the last has one image, and other devices have none
+LABELS = np.arange(41) % 4
+BATCHES = tf.data.Dataset.from_tensor_slices(X).batch(20)
+
+
+def strategy(num):
+    # TensorFlow's default way of adding up can hang on more logical CPUs than there are cores
+    devices = [f"CPU:{index}" for index in range(num)]
+    return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+
+
+def sgd():
+    return keras.optimizers.SGD(2**-7, global_clipnorm=2.0)
+
+
+def adam():
+    return keras.optimizers.Adam(1e-2)
+
+
+def make(scope, kind=vae_tf.VAE, optimizer=sgd, run_eagerly=False, **kwargs):
+    keras.utils.set_random_seed(0)
+    with scope():
+        sizes = {"latent_dim": 3, "hidden_units": (16,)} if issubclass(kind, vae_tf.VAE) else {}
+        model = kind(seed=0, **sizes, **kwargs)
+        model.compile(optimizer(), run_eagerly=run_eagerly)
+    return model
+
+
+def figures(model, history, *records):
+    columns = {name: column for record in records for name, column in record.columns().items()}
+    return [*model.get_weights(), *history.values(), *columns.values()]
+
+
+def trained(model, x=X, fit_scope=contextlib.nullcontext, **kwargs):
+    steps = vae_tf.StepHistory()
+    arrays = {"batch_size": 20} if isinstance(x, np.ndarray) else {}
+    with fit_scope():
+        kwargs = {"epochs": 2, "verbose": 0, "callbacks": [steps], **arrays, **kwargs}
+        history = model.fit(x, **kwargs).history
+    return figures(model, history, steps)
+
+
+# One device and several, in the scope of the strategy and outside.
+
+
+def arrays_outside(scope):
+    return trained(make(scope, binarize=True), validation_data=X)
+
+
+def arrays_inside(scope):
+    model = make(scope, binarize=True)
+    return trained(model, validation_data=X, fit_scope=scope)
+
+
+def a_set(scope):
+    return trained(make(scope, optimizer=adam), BATCHES, validation_data=BATCHES)
+
+
+def resumed(scope):
+    """Begun on one device; the model to compare with is never interrupted."""
+
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("crash")
+
+    def fit(scope, *hooks):
+        model, steps = make(scope, optimizer=adam), vae_tf.StepHistory()
+        hooks = [steps, vae_tf.Checkpoints(folder, every_steps=1), *hooks]
+        history = model.fit(X, batch_size=20, epochs=3, verbose=0, callbacks=hooks).history
+        return figures(model, history, steps)
+
+    with tempfile.TemporaryDirectory() as folder:
+        if scope is not contextlib.nullcontext:
+            with contextlib.suppress(RuntimeError):
+                fit(contextlib.nullcontext, Crash())
+        return fit(scope)
+
+
+def steps_per_epoch(scope):
+    return trained(make(scope), steps_per_epoch=5, validation_split=0.2)
+
+
+def a_set_without_end(scope):
+    return trained(make(scope), BATCHES.repeat(), steps_per_epoch=4)
+
+
+def a_keras_set(scope):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return (X[20 * index : 20 * index + 20],)
+
+    return trained(make(scope), Batches())
+
+
+def a_condition(scope):
+    model = make(scope, Labelled)
+    whole = tf.data.Dataset.from_tensor_slices((X, LABELS)).batch(20)
+    return trained(model, y=LABELS) + trained(model, whole, validation_data=(X, LABELS))
+
+
+def a_model_of_ones_own(scope):
+    keras.utils.set_random_seed(1)
+    return trained(make(scope, TwoLayers), validation_data=X)
+
+
+def a_metric_of_train_step(scope):
+    class Brightness(vae_tf.VAE):
+        def train_step(self, batch):
+            logs = super().train_step(batch)
+            return {**logs, "brightness": tf.reduce_mean(self.to_floats(batch[0]))}
+
+    model = make(scope, Brightness)
+    found = trained(model, X[:40])
+    assert model.history.history["brightness"][0] > 0
+    return found
+
+
+def weight_decay(scope):
+    decay = keras.regularizers.L2(0.1)
+    with scope():
+        dense = [keras.layers.Dense(3, kernel_regularizer=decay, kernel_initializer=keras.initializers.GlorotUniform(s)) for s in (0, 1)]  # fmt: skip
+        x = keras.Input((8, 8, 1))
+        flat = keras.layers.Flatten()(x)
+        encoder = keras.Model(x, [layer(flat) for layer in dense])
+    model = make(scope, encoder=encoder)
+    found = trained(model, validation_data=X)
+    assert model.history.history["regularization_loss"][0] > 0
+    return found
+
+
+def eagerly(scope):
+    return trained(make(scope, run_eagerly=True), epochs=1)
+
+
+def other_calls(scope):
+    model = make(scope)
+    logs = [*model.train_on_batch(X), *model.test_on_batch(X[:21])]
+    found = [model.predict(X, verbose=0), model.predict(BATCHES, verbose=0)]
+    found += [model.evaluate(X, batch_size=batch, verbose=0) for batch in (20, 7)]
+    return [
+        *model.get_weights(),
+        logs,
+        *found,
+        model.predict_on_batch(X),
+        model.generate(3, seed=0),
+    ]
+
+
+CASES = {
+    "main": [(2, arrays_outside), (4, a_set), (2, resumed)],
+    "all": [
+        (count, case)
+        for count in (2, 4)
+        for case in (
+            arrays_inside, steps_per_epoch, a_set_without_end, a_keras_set, a_condition,
+            a_model_of_ones_own, a_metric_of_train_step, weight_decay, eagerly, other_calls,
+        )
+    ],
+}  # fmt: skip
+
+
+for num, case in CASES[sys.argv[1]]:
+    one, several = case(contextlib.nullcontext), case(strategy(num).scope)
+    apart = [np.abs(np.subtract(a, b)) / (1 + np.abs(a)) for a, b in zip(one, several, strict=True)]
+    print(case.__name__, num, max(float(np.nanmax(values)) for values in apart))

@@ -1,0 +1,199 @@
+"""What `fit`, `evaluate` and `compile` are given: every form of input, and what is refused."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+from helpers import blobs
+from training_helpers import each, small_vae
+
+from vae_tf import VAE
+from vae_tf.errors import GreyValuesWarning
+
+
+def make(**kwargs):
+    """A model for images of 8×8, built."""
+    model = small_vae(**{"latent_dim": 3, "steps_per_execution": 1, **kwargs})
+    model.build((None, 8, 8))
+    return model
+
+
+# Every form of input.
+
+
+def forms():
+    x = blobs()
+    floats, labels = x.astype("float32") / 255, np.arange(len(x)) % 10
+    slices = tf.data.Dataset.from_tensor_slices
+    return {
+        "uint8 (N,H,W)": ((x,), {}),
+        "uint8 (N,H,W,C)": ((x[..., None],), {}),
+        "uint8 (N,D)": ((x.reshape(len(x), -1),), {}),
+        "float32": ((floats,), {}),
+        "float64": ((floats.astype("float64"),), {}),
+        "bool": ((x > 128,), {}),
+        "int64": ((x.astype("int64"),), {}),
+        "list": ((floats.tolist(),), {}),
+        "tensor": ((tf.constant(floats),), {}),
+        "x and y": ((x, labels), {}),
+        "y of strings": ((x, labels.astype(str)), {}),
+        "dataset of x": ((slices(x).batch(16),), {}),
+        "dataset of (x,)": ((slices((x,)).batch(16),), {}),
+        "dataset of (x, y)": ((slices((x, labels)).batch(16),), {}),
+        "dataset of floats": ((slices(floats).batch(16),), {}),
+        "validation array": ((x,), {"validation_data": x}),
+        "validation (x,)": ((x,), {"validation_data": (x,)}),
+        "validation (x, y)": ((x, labels), {"validation_data": (x, labels)}),
+        "validation dataset": ((x,), {"validation_data": slices((x, labels)).batch(16)}),
+        "validation split": ((x, labels), {"validation_split": 0.25}),
+    }
+
+
+@pytest.mark.parametrize("form", forms())
+def test_fit_on_every_form_of_input(form):
+    arguments, kwargs = forms()[form]
+    model = small_vae(jit_compile=False, hidden_units=())
+    history = model.fit(*arguments, batch_size=None, epochs=2, verbose=0, **kwargs).history
+    assert np.isfinite(history["loss"]).all()
+    assert ("val_loss" in history) == bool(kwargs)
+    assert model.image_shape in ((8, 8), (8, 8, 1), (64,))
+
+
+def test_bytes_and_their_floats_are_the_same_images():
+    x = blobs()
+    losses = [
+        small_vae(jit_compile=False).fit(images, epochs=3, verbose=0).history["loss"]
+        for images in (x, x.astype("float32") / 255)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+# What the images must be.
+
+
+@pytest.mark.parametrize("form", [np.asarray, lambda x: tf.data.Dataset.from_tensor_slices(x).batch(10)])  # fmt: skip
+def test_grey_values_are_named_once_before_training_begins(form):
+    model = make(run_eagerly=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hook, counted = each(lambda _: len(caught), "on_epoch_end")
+        kwargs = {"validation_data": blobs(10), "callbacks": [hook], "verbose": 0}
+        model.fit(form(blobs(20)), epochs=2, **kwargs)
+    assert counted == [1, 1, 1]
+    assert "no log-likelihood" in str(caught[0].message)
+    assert caught[0].category is GreyValuesWarning
+    assert caught[0].filename == __file__  # it points to the call of `fit`
+
+
+@pytest.mark.parametrize(
+    ("x", "kwargs"),
+    [
+        (blobs(10) > 100, {}),
+        ((blobs(10) > 100) * np.uint8(255), {}),
+        ((blobs(10) > 100).astype("float32"), {}),
+        (blobs(10), {"binarize": True}),
+        (blobs(10), {"likelihood": "gaussian"}),
+    ],
+)
+def test_binary_images_or_another_likelihood_are_nothing_to_warn_of(x, kwargs):
+    model = make(run_eagerly=True, **kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, verbose=0)
+    assert model.optimizer.iterations == 1
+
+
+def test_floats_of_any_value_are_for_a_gaussian_likelihood_alone():
+    x = np.random.default_rng(0).uniform(-3, 3, (10, 8, 8)).astype("float32")
+    with pytest.raises(ValueError, match=r"'x'.*floats in \[0, 1\].*values from -2\.9"):
+        make(run_eagerly=True).fit(x, verbose=0)
+    model, twin = (make(likelihood="gaussian", run_eagerly=True) for _ in range(2))
+    loss = model.fit(x, shuffle=False, verbose=0).history["reconstruction_loss"]
+    z_mean, z_log_var = twin.encoder(x)
+    means = twin.decoder(z_mean + tf.exp(0.5 * z_log_var) * twin.sampling((z_mean * 0, z_mean * 0)))
+    expected = -scipy.stats.norm(means, 1).logpdf(x).sum(axis=(1, 2)).mean()
+    assert loss == [pytest.approx(expected, rel=1e-5)]
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_refused_by_either(likelihood, value):
+    x = np.zeros((10, 8, 8), "float32")
+    x[3, 1, 2] = value
+    with pytest.raises(ValueError, match=r"'x'.*finite values.*1 of 10 images.*\(3, 1, 2\)"):
+        make(likelihood=likelihood, run_eagerly=True).fit(x, verbose=0)
+
+
+# What bad input gets.
+
+
+BAD_DATA = {
+    "above 1": (lambda x: x * 255.0, ValueError, r"floats in \[0, 1\].*0\.0039"),
+    "negative": (lambda x: x - 0.5, ValueError, r"floats in \[0, 1\]"),
+    "nan": (lambda x: np.where(np.arange(8) == 3, np.nan, x), ValueError, "NaN"),
+    "empty": (lambda x: x[:0], ValueError, "at least one image"),
+    "text": (lambda x: np.array(["a", "b"]), TypeError, "numbers"),
+    "rank 1": (lambda x: x[0, 0], ValueError, "shape"),
+    "generator": (lambda x: iter([x]), TypeError, "tf.data.Dataset"),
+    "empty data set": (
+        lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8).take(0),
+        ValueError,
+        "empty data set",
+    ),
+    "data set above 1": (
+        lambda x: tf.data.Dataset.from_tensor_slices(x * 255).batch(8),
+        ValueError,
+        r"floats in \[0, 1\]",
+    ),
+    "weights in a data set": (
+        lambda x: tf.data.Dataset.from_tensor_slices((x, x[:, 0, 0], x[:, 0, 0])).batch(8),
+        ValueError,
+        "sample_weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_fit_refuses_before_training(case):
+    spoil, error, words = BAD_DATA[case]
+    model = small_vae()
+    with pytest.raises(error, match=words):
+        model.fit(spoil(blobs(40).astype("float32") / 255), verbose=0)
+    assert model.optimizer.iterations == 0
+    assert not model.built
+
+
+@pytest.mark.parametrize("argument", ["sample_weight", "class_weight"])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_weights_are_refused(argument, method):
+    x = blobs()
+    value = np.ones(len(x)) if argument == "sample_weight" else {0: 1.0}
+    with pytest.raises(ValueError, match=argument):
+        getattr(small_vae(), method)(x, verbose=0, **{argument: value})
+
+
+def test_weights_in_validation_data_are_refused():
+    x = blobs()
+    with pytest.raises(ValueError, match="sample_weight"):
+        small_vae().fit(x, validation_data=(x, x[:, 0, 0], np.ones(len(x))), verbose=0)
+
+
+@pytest.mark.parametrize("name", ["loss", "metrics"])
+def test_compile_refuses_a_second_loss(name):
+    with pytest.raises(ValueError, match=name):
+        VAE().compile(**{name: "mse"})
+
+
+def test_images_of_another_shape_are_refused():
+    model = small_vae()
+    model.fit(blobs(), verbose=0)
+    for method in (model.encode, model.reconstruct, model.predict, model.evaluate, model.fit):
+        with pytest.raises(ValueError, match=r"\(8, 8\).*\(9, 9\)"):
+            method(blobs(shape=(9, 9)))
+
+
+def test_labels_must_match_the_images():
+    with pytest.raises(ValueError, match="'y'"):
+        small_vae().fit(blobs(10), np.zeros(9), verbose=0)

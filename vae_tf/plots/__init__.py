@@ -1,0 +1,23 @@
+"""Every figure, each a function that returns a matplotlib `Figure`; `draw` writes a run's pictures.
+
+Images are arrays `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)`, uint8 or floats in [0, 1]; what is
+below or above is shown as black or white.
+"""
+
+from vae_tf import lazy
+
+__getattr__, __dir__ = lazy.attach(
+    __name__,
+    {
+        **dict.fromkeys(("extremes", "generated", "image_grid", "reconstruct"), "grids"),
+        **dict.fromkeys(("likelihood_curve", "term_label", "train_process"), "curves"),
+        **dict.fromkeys(
+            (
+                "COMPONENTS", "aggregate_posterior", "kl_per_dimension", "prior_quantiles", "project",
+                "top_infer", "top_label", "traversal",
+            ),
+            "codes",
+        ),
+        **dict.fromkeys(("PICTURES", "draw", "figures"), "pictures"),
+    },
+)  # fmt: skip

@@ -1,0 +1,16 @@
+"""Training from a configuration to a run directory.
+
+`config.py`: what can be asked for. `plan.py`: the numbers that follow from it and from the data.
+`fit.py`: training itself. `runs.py`: the run directory.
+"""
+
+from vae_tf import lazy
+
+_MODULE_OF = {
+    **dict.fromkeys(("RECIPES", "Recipe", "TrainConfig"), "config"),
+    **dict.fromkeys(("Plan", "prepare", "prepare_resume"), "plan"),
+    **dict.fromkeys(("callbacks", "train"), "fit"),
+    **dict.fromkeys(("load_history", "load_run"), "runs"),
+}
+__all__ = [*_MODULE_OF]
+__getattr__, __dir__ = lazy.attach(__name__, _MODULE_OF)

@@ -1,0 +1,211 @@
+"""Training: the model of a plan, its callbacks, and the run directory that it leaves."""
+
+import contextlib
+import shutil
+import time
+
+import keras
+
+from vae_tf import files
+from vae_tf.engine.callbacks import (
+    FreeBits,
+    Interruption,
+    KLWarmup,
+    LatentMonitor,
+    StepHistory,
+    StopAt,
+)
+from vae_tf.engine.checkpoints import BestModel, Checkpoints
+from vae_tf.errors import InvalidTypeError, InvalidValueError, invalid
+from vae_tf.models.base import Model
+from vae_tf.models.vae import VAE
+from vae_tf.training import runs
+from vae_tf.training.config import TrainConfig
+from vae_tf.training.plan import prepare
+from vae_tf.training.progress import Progress, in_order
+
+EVALUATIONS = 20  # while a run trains, at most
+OF_THE_VAE = ("latent_dim", "network", "hidden_units", "filters", "activation", "likelihood")
+
+
+def train(plan, progress=True, model=None):
+    """Train, evaluate on the test set, and write the run directory.
+
+    Args:
+        plan: a `Plan` from `prepare` or `prepare_resume`, or a `TrainConfig`.
+        progress: show a progress bar on standard error.
+        model: a `vae_tf.Model` of your own, which is trained in place of the VAE that the
+            configuration describes. Where it is not compiled, it gets the recipe's optimizer.
+
+    Returns:
+        A dictionary: what `config.json` holds. On Ctrl-C the model and the history so far are
+        saved all the same, and `status` says at which step.
+
+    Raises:
+        ValueError, TypeError: the data, the options or the model do not fit; nothing is written.
+        FloatingPointError: a term of the loss is not finite.
+
+    Example:
+        >>> record = train(TrainConfig(steps=20, run="runs/first"))  # doctest: +SKIP
+        >>> record["test"]["loss"]  # doctest: +SKIP
+    """
+    plan = prepare(plan) if isinstance(plan, TrainConfig) else plan
+    model = _vae(plan) if model is None else _own(plan, model)
+    record = runs.describe(plan) | {"model": type(model).__name__}
+    monitor, history, *_ = hooks = _hooks(plan, model)
+    train_data, held_data = _pair(model, plan.watched, "train"), _pair(model, plan.watched, "test")
+    plan.path.mkdir(parents=True, exist_ok=plan.resume)
+    files.remove_scratch(plan.path)
+    runs.write_record(plan.path, record | {"status": "training"})
+    start = time.perf_counter()
+    try:
+        _fit(plan, model, train_data, held_data, hooks, progress)
+        status = "completed"
+    except KeyboardInterrupt:
+        status = _interrupted(plan, model, history)
+    except FloatingPointError as error:
+        runs.write_record(plan.path, record | {"status": f"diverged: {error}"})
+        raise
+    except (InvalidValueError, InvalidTypeError):
+        _remove(plan)
+        raise
+    record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
+    record |= {"trained_steps": model.steps_made}
+    return _finish(plan, model, record, history, monitor)
+
+
+def callbacks(steps, warmup_steps=0, beta=1.0, free_bits=0.0, model=None):
+    """The callbacks of a recipe: the monitor and the history, which takes what the monitor adds.
+
+    Args:
+        steps: when to stop.
+        warmup_steps, beta: of `KLWarmup`.
+        free_bits: of `FreeBits`.
+        model: a schedule is left out where the model has no such setting; None stands for a VAE.
+    """
+    schedules = {"beta": KLWarmup(warmup_steps, beta), "free_bits": FreeBits(free_bits)}
+    fitting = [hook for name, hook in schedules.items() if model is None or hasattr(model, name)]
+    return [LatentMonitor(), StepHistory(), *fitting, StopAt(steps)]
+
+
+# The model.
+
+
+def _vae(plan):
+    """The compiled VAE of a plan."""
+    config = plan.config
+    if plan.resume and runs.load_record(plan.path).get("model", "VAE") != "VAE":
+        hint = "In Python: vae_tf.train(vae_tf.training.prepare_resume(RUN), model=...)."
+        expected = "the model that the run was begun with, which is your own"
+        raise invalid("model", expected, "none", hint)
+    keras.utils.set_random_seed(config.seed)
+    given = {name: getattr(config, name) for name in OF_THE_VAE}
+    vae = VAE(
+        **{name: value for name, value in given.items() if value is not None},
+        binarize=config.binarize == "dynamic",
+        kernel_initializer=plan.recipe.kernel_initializer,
+        seed=config.seed,
+    )
+    return _ready(plan, vae)
+
+
+def _own(plan, model):
+    """A user's model, compiled; options that are not for it are refused."""
+    if not isinstance(model, Model):
+        received = type(model).__name__
+        raise invalid("model", "a vae_tf.Model", received, kind=InvalidTypeError)
+    settings = {"kl_warmup": "beta", "beta": "beta", "free_bits": "free_bits"}
+    unused = [name for name, setting in settings.items() if not hasattr(model, setting)]
+    unused += [*OF_THE_VAE, *(["binarize"] if plan.config.binarize == "dynamic" else [])]
+    for name in unused:
+        value = getattr(plan.config, name)
+        if value != TrainConfig.__dataclass_fields__[name].default:
+            expected = f"the default: {type(model).__name__} does not take this from the options"
+            raise invalid(name, expected, f"{name}={value!r}")
+    keras.utils.set_random_seed(plan.config.seed)
+    return _ready(plan, model)
+
+
+def _ready(plan, model):
+    """The model, built to the images and compiled."""
+    if not model.built:
+        model.build((None, *plan.images.image_shape))
+    if not model.compiled:
+        model.compile(plan.optimizer())
+    return model
+
+
+def _pair(model, images, part):
+    """`(x, y)` of a part of the images; y is None for a model without a condition."""
+    x, y = getattr(images, f"x_{part}"), getattr(images, f"y_{part}")
+    if model.condition is None:
+        return x, None
+    if y is None:
+        expected = f"images with labels, which {type(model).__name__} is conditioned on"
+        raise invalid("data", expected, f"no labels of the {part} images of {images.name!r}")
+    return x, y
+
+
+# Training.
+
+
+def _hooks(plan, model):
+    """The callbacks of a plan, the two that record first."""
+    config = plan.config
+    hooks = callbacks(plan.steps, plan.warmup_steps, config.beta, config.free_bits, model)
+    hooks.append(BestModel(plan.path / "best.keras"))
+    if config.early_stopping:
+        hooks.append(keras.callbacks.EarlyStopping("val_loss", patience=config.early_stopping))
+    if config.tensorboard:
+        hooks.append(keras.callbacks.TensorBoard(plan.path / "tensorboard", write_graph=False))
+    return [*hooks, Checkpoints(plan.path / "checkpoints", config.checkpoint_every)]
+
+
+def _fit(plan, model, train_data, held_data, hooks, progress):
+    interruption = Interruption(begun=plan.resume)
+    every = 1 if plan.config.early_stopping else max(1, -(-plan.epochs // EVALUATIONS))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interruption.installed())
+        if progress:
+            hooks = [*hooks, bar := Progress(plan.steps, plan.batch_size)]
+            stack.callback(bar.stop)
+        model.fit(
+            *train_data,
+            batch_size=plan.batch_size,
+            epochs=plan.epochs,
+            verbose=0,
+            validation_data=held_data[0] if held_data[1] is None else held_data,
+            validation_freq=every,
+            callbacks=[*hooks, interruption],
+        )
+
+
+def _interrupted(plan, model, history):
+    """The status of a training that Ctrl-C ended; again an interrupt where nothing is to be kept."""
+    if not history.rows:
+        _remove(plan)
+        raise KeyboardInterrupt("Nothing was saved: training had not begun.") from None
+    history.on_train_end()
+    return f"interrupted after {model.steps_made} of {plan.steps} steps"
+
+
+def _remove(plan):
+    """Remove the run directory of a training that did not begin."""
+    if not plan.resume:
+        shutil.rmtree(plan.path)
+
+
+def _finish(plan, model, record, history, monitor):
+    """Save the model and its record, and evaluate a training that was completed."""
+    completed = record["status"] == "completed"
+    if completed and plan.config.early_stopping:
+        known = {type(model).__name__: type(model)}
+        model = keras.models.load_model(plan.path / "best.keras", custom_objects=known)
+        record |= {"best_step": model.steps_made}
+    runs.save(plan.path, model, history.rows, monitor.rows)
+    if completed:
+        test = _pair(model, plan.images, "test")
+        options = {"batch_size": plan.batch_size, "verbose": 0, "return_dict": True}
+        record |= {"test": in_order(model, model.evaluate(*test, **options))}
+    runs.write_record(plan.path, record)
+    return record | {"path": str(plan.path)}
