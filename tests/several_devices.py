@@ -15,9 +15,10 @@ import tensorflow as tf
 CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
 
-import vae_tf  # noqa: E402
 from helpers import blobs  # noqa: E402
 from small_models import Labelled, TwoLayers  # noqa: E402
+
+import vae_tf  # noqa: E402
 
 X = blobs(41, (8, 8, 1))  # batches of 20: the last has one image, and other devices have none
 LABELS = np.arange(41) % 4

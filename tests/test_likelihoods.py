@@ -265,6 +265,7 @@ def test_sigma_is_a_positive_number(sigma):
         Gaussian(sigma=sigma)
 
 
+@pytest.mark.slow
 def test_a_learned_sigma_is_that_of_probabilistic_pca():
     """Maximum likelihood has σ² = mean of the least D − L eigenvalues (Tipping & Bishop 1999).
 

@@ -1,6 +1,4 @@
-"""What a step descends: terms, an overridden objective, layers' own losses, layers that know of training."""
-
-import warnings
+"""What a step descends: an overridden objective or regularizer, terms of any name."""
 
 import keras
 import numpy as np
@@ -13,20 +11,7 @@ from training_helpers import Recorder, small_vae
 import vae_tf
 from vae_tf import VAE
 
-RATE, DECAY = 2**-7, 0.25
-
-
-def networks(decay=None, dropout=0.0):
-    """An encoder of a user's own for images of 8×8, and its decoder."""
-    keras.utils.set_random_seed(0)
-    x, z = keras.Input((8, 8)), keras.Input((2,))
-    kernel_decay = None if decay is None else keras.regularizers.L2(decay)
-    dense = layers.Dense(16, kernel_regularizer=kernel_decay, name="first")
-    hidden = layers.BatchNormalization(name="norm")(dense(layers.Flatten()(x)))
-    hidden = layers.Dropout(dropout, seed=1)(layers.Activation("tanh")(hidden))
-    heads = [layers.Dense(2)(hidden), layers.Dense(2)(hidden)]
-    image = layers.Reshape((8, 8))(layers.Dense(64)(z))
-    return {"encoder": keras.Model(x, heads), "decoder": keras.Model(z, image)}
+RATE = 2**-7
 
 
 def one_step(**kwargs):
@@ -36,51 +21,6 @@ def one_step(**kwargs):
     before = {weight.path: weight.numpy() for weight in model.trainable_weights}
     history = model.fit(blobs(20), batch_size=20, shuffle=False, verbose=0).history
     return model, before, history
-
-
-@pytest.mark.parametrize("kwargs", [{}, {"run_eagerly": True}, {"jit_compile": True}])
-def test_batch_normalization_in_an_encoder_is_told_that_it_trains(kwargs):
-    model, before, _ = one_step(**networks(), **kwargs)
-    kernel, bias = (before[model.encoder.get_layer("first").weights[i].path] for i in (0, 1))
-    hidden = (blobs(20).reshape(20, -1) / 255) @ kernel + bias
-    norm = model.encoder.get_layer("norm")
-    np.testing.assert_allclose(norm.moving_mean, 0.01 * hidden.mean(0), rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(norm.moving_variance, 0.99 + 0.01 * hidden.var(0), rtol=1e-4)
-    moved = norm.moving_mean.numpy()
-    model.evaluate(blobs(20), verbose=0)
-    model.predict(blobs(20), verbose=0)
-    np.testing.assert_array_equal(norm.moving_mean, moved)
-
-
-def test_dropout_in_an_encoder_drops_in_training_alone():
-    """At half of the units the KL of training is another in each epoch, and that of `evaluate` is not."""
-    model = small_vae(
-        optimizer=keras.optimizers.SGD(0.0), jit_compile=False, **networks(dropout=0.5)
-    )
-    x = blobs(20)
-    history = model.fit(x, batch_size=20, epochs=3, verbose=0, validation_data=x).history
-    assert len(set(history["kl_loss"])) == 3
-    assert (
-        len({round(kl, 6) for kl in history["val_kl_loss"][1:]}) <= 2
-    )  # the averages of the norm move
-
-
-@pytest.mark.parametrize("kwargs", [{}, {"run_eagerly": True}])
-def test_weight_decay_is_in_the_objective_and_in_no_term(kwargs):
-    plain, before, without = one_step(**networks(), **kwargs)
-    decayed, _, history = one_step(**networks(decay=DECAY), **kwargs)
-    kernel = before[plain.encoder.get_layer("first").kernel.path]
-    for name in ("loss", "reconstruction_loss", "kl_loss"):
-        np.testing.assert_allclose(history[name], without[name], rtol=1e-6)
-    penalty = DECAY * np.sum(np.square(kernel, dtype="float64"))
-    assert history["regularization_loss"] == [pytest.approx(penalty, rel=1e-5)]
-    assert "regularization_loss" not in without
-    found, expected = (m.encoder.get_layer("first").kernel.numpy() for m in (decayed, plain))
-    np.testing.assert_allclose(found, expected - RATE * 2 * DECAY * kernel, atol=1e-6)
-    shown = decayed.evaluate(blobs(20), verbose=0, return_dict=True)
-    kernel = decayed.encoder.get_layer("first").kernel.numpy()
-    assert shown["regularization_loss"] == pytest.approx(DECAY * np.sum(kernel**2), rel=1e-5)
-    assert shown["loss"] == pytest.approx(shown["reconstruction_loss"] + shown["kl_loss"], rel=1e-6)
 
 
 class Sharper(VAE):
@@ -128,52 +68,6 @@ def test_an_overridden_regularizer_is_heard_by_fit_evaluate_and_add_loss():
     for model in (doubled, plain):
         model(blobs())
     assert float(doubled.losses[0]) == pytest.approx(2 * float(plain.losses[0]), rel=1e-5)
-
-
-# Weights that the objective does not reach.
-
-
-class Unused(VAE):
-    """A layer of which nothing depends."""
-
-    def build(self, input_shape):
-        self.idle = layers.Dense(3, name="idle")
-        self.idle.build((None, 2))
-        super().build(input_shape)
-
-
-@pytest.mark.parametrize("kwargs", [{}, {"run_eagerly": True}])
-def test_a_weight_that_the_objective_does_not_reach_is_named_and_left(kwargs):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model, before, _ = one_step(model_class=Unused, **kwargs)
-        model.fit(blobs(20), batch_size=20, verbose=0)
-    words = [str(warning.message) for warning in caught if "depend" in str(warning.message)]
-    assert len(words) == 1
-    assert "idle/kernel" in words[0]
-    assert "idle/bias" in words[0]
-    assert "logits" not in words[0]
-    assert model.steps_made == 2
-    for weight in model.trainable_weights:
-        assert (weight.numpy() == before[weight.path]).all() == ("idle/" in weight.path)
-
-
-def test_an_overridden_call_which_training_would_not_use_is_named():
-    with pytest.warns(UserWarning, match="Silent overrides `call`, which training does not use"):
-
-        class Silent(VAE):
-            def call(self, inputs):
-                return super().call(inputs)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-
-        class Heard(VAE):
-            def call(self, inputs):
-                return super().call(inputs)
-
-            def terms(self, x, training=False):
-                return super().terms(x, training=training)
 
 
 # Terms of other names.

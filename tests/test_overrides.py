@@ -87,6 +87,39 @@ def test_a_learned_prior_is_drawn_from_here_and_in_the_export(tmp_path):
     assert (model.log_var.numpy() != -2.0).all()
 
 
+class PriorOfALabel(vae_tf.VAE):
+    """p(z|c) = N(c, I); the networks do not see the label."""
+
+    condition = vae_tf.Condition("label", num_classes=4)
+
+    def prior(self, label):
+        mean = ops.expand_dims(ops.cast(label, "float32"), -1) + ops.zeros((1, 2))
+        return Normal(mean, ops.zeros_like(mean))
+
+
+def test_a_prior_that_has_the_condition_is_given_it(tmp_path):
+    model, plain, labels = make(PriorOfALabel), make(vae_tf.VAE), np.arange(20) % 4
+    epsilon = np.float32(vae_tf.random.seeded_normal(vae_tf.random.row_seeds(5, 20), 2))
+    drawn = model.generate(20, seed=5, condition=labels)
+    expected = plain.decode_images(epsilon + np.float32(labels)[:, None])
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5)
+    path = export.export_decoder(model, tmp_path / "decoder")
+    exported = export.generate_from_saved_model(path, 20, seed=5, label=labels)
+    np.testing.assert_allclose(exported, drawn, rtol=1e-6)
+    mean, log_var = (np.float64(part) for part in plain.encode(X))
+    kl = 0.5 * (np.exp(log_var) + (mean - labels[:, None]) ** 2 - 1 - log_var).sum(1)
+    found = evaluation.elbo(model, X, condition=labels)
+    assert found["kl_loss"].mean == pytest.approx(kl.mean(), rel=1e-4)
+    assert model.evaluate(X, labels, verbose=0)[2] == pytest.approx(kl.mean(), rel=1e-4)
+    # log p(z|c) − log p(z) = c·z − ½c², and z is the same under one seed
+    weights, without = (
+        model.log_weights(X, 5000, labels, seed=1),
+        plain.log_weights(X, 5000, seed=1),
+    )
+    expected = (labels * mean.sum(1) - labels**2).mean()
+    assert (weights - without).mean() == pytest.approx(expected, abs=0.02)
+
+
 def test_an_overridden_call_alone_is_warned_of_where_the_class_is_made():
     with pytest.warns(
         UserWarning, match="OwnCall overrides `call`, which training does not use"

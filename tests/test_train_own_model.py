@@ -15,7 +15,7 @@ from vae_tf.training import TrainConfig, load_history, load_run, prepare_resume,
 from vae_tf.training.progress import Progress
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="train_own_model")
 class Autoencoder(vae_tf.Model):
     """Without noise, without KL, and with a second term, of what the code is worth."""
 
@@ -52,7 +52,7 @@ class Autoencoder(vae_tf.Model):
         return {"loss": loss, "code_norm": ops.norm(z, axis=-1)}
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="train_own_model")
 class Labelled(Autoencoder):
     """Told of the label of each image, one of three."""
 

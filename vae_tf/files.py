@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import tempfile
 
-
 SCRATCH = ".unfinished-"
 
 

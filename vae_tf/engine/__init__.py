@@ -3,7 +3,8 @@
 A model sees one class of this folder, `trainer.Trainer`, and the trainer sees of a model what
 `models.base.Model` says. What is private of Keras and is touched here: `make_train_function`,
 `make_test_function`, `train_function`, `test_function`, `_make_function`, `_clear_losses`,
-`_maybe_symbolic_build`, `_assert_compile_called`, `_metrics`, `optimizer._clip_gradients`.
+`_maybe_symbolic_build`, `_eval_epoch_iterator`, `_size` of the data adapter, `_assert_compile_called`,
+`_metrics`, `optimizer._clip_gradients`.
 
 The tricks, each with what it gained on two cores (`benchmarks/RESULTS.md`):
 

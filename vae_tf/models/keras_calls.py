@@ -1,6 +1,7 @@
 """What Keras shows of a model, and writes: `summary`, `plot_model`, `save`, `export`."""
 
 import contextlib
+import warnings
 
 import keras
 
@@ -43,7 +44,7 @@ class KerasCalls:
             inputs.append(keras.Input(self.condition.shape, name=name, dtype=dtype))
         code = self._code_to_decode(self.encode(*inputs))
         images = self.likelihood(self.decode(code, *inputs[1:]))
-        return keras.Model(inputs, images, name=self.name)
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], images, name=self.name)
 
     def summary(self, *args, **kwargs):
         """As `keras.Model.summary`: the layers that images pass, with their shapes."""
@@ -59,11 +60,14 @@ class KerasCalls:
         shown.summary(*args, **kwargs)
 
     def save(self, filepath, *args, **kwargs):
-        """As in Keras, to a file `.keras`."""
-        if str(filepath).endswith((".h5", ".hdf5")):
-            hint = "Keras loads no model of an own class from HDF5, its format of before 2023."
-            raise invalid("filepath", "a path that ends in .keras", repr(str(filepath)), hint)
+        """As in Keras. HDF5 holds the weights alone, and warns of it: MLflow's checkpoints are such."""
         super().save(filepath, *args, **kwargs)
+        if str(filepath).endswith((".h5", ".hdf5")):
+            warnings.warn(
+                f"Keras loads no model of an own class from HDF5: of {filepath}, `load_weights` of a "
+                "built model can read the weights. A path that ends in .keras keeps all.",
+                stacklevel=2,
+            )
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """A SavedModel at `filepath` with the signatures of `vae_tf.export_decoder`, the encoder's too.
