@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import blobs, run_python
+from helpers import blobs
 from small_models import Autoencoder, Labelled, TwoLayers
 from training_helpers import small_vae, states
 
@@ -193,17 +193,13 @@ def test_a_quantised_model_draws_nearly_the_same_and_is_loaded_as_it_is(tmp_path
     np.testing.assert_allclose(model.generate(5, seed=0), images, atol=0.02)
     assert model.evaluate(X, verbose=0)[0] == pytest.approx(loss, rel=0.01)
     model.save(tmp_path / "model.keras")
-    export.export_decoder(model, tmp_path / "decoder")
-    code = """
-import sys, vae_tf, keras, numpy as np
-model = keras.models.load_model(sys.argv[1] + "/model.keras")
-assert model.decoder.get_layer("logits").kernel.dtype == "int8"
-print(model.generate(5, seed=0).sum())
-print(vae_tf.generate_from_saved_model(sys.argv[1] + "/decoder", 5, seed=0).sum())
-"""
-    expected = model.generate(5, seed=0).sum()
-    for line in run_python(code, tmp_path).split():
-        assert float(line) == pytest.approx(expected, rel=1e-5)
+    path = export.export_decoder(model, tmp_path / "decoder")
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):  # Keras's
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.decoder.get_layer("logits").kernel.dtype == "int8"
+    np.testing.assert_array_equal(loaded.generate(5, seed=0), model.generate(5, seed=0))
+    exported = export.generate_from_saved_model(path, 5, seed=0)
+    np.testing.assert_allclose(exported, model.generate(5, seed=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.weights.h5"])
@@ -239,6 +235,6 @@ def test_one_kind_of_array_comes_out(trained):
 
 def test_many_models_in_one_process_are_no_retracing(caplog):
     """TensorFlow counts a function's tracings by its code; each model has but one or two of its own."""
-    for seed in range(6):
-        small_vae(seed=seed, jit_compile=False).fit(X[:21], batch_size=5, verbose=0)
+    for seed in range(5):
+        small_vae(seed=seed, hidden_units=(), jit_compile=False).fit(X[:5], verbose=0)
     assert [r.getMessage()[:80] for r in caplog.records if "retracing" in r.getMessage()] == []

@@ -1,4 +1,4 @@
-"""What a subclass of VAE overrides is heard everywhere, or refused; never half heard."""
+"""What a subclass of VAE overrides counts everywhere, or is refused; never in one place alone."""
 
 import keras
 import numpy as np

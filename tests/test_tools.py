@@ -64,6 +64,7 @@ def test_mlflow_records_what_the_user_gave_in_little_memory(with_model, tmp_path
     assert found[0][3] == [{"features_cardinality": 1437 * 64}]
 
 
+@pytest.mark.slow  # to import
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what KerasTuner imports
 def test_keras_tuner_finds_the_better_of_two_learning_rates(tmp_path, capsys):
     tuner_module = pytest.importorskip("keras_tuner")
