@@ -1,5 +1,6 @@
 """Models as a user would write them, for the tests of export and serving."""
 
+import json
 import math
 
 import keras
@@ -103,7 +104,13 @@ class TwoLayers(Autoencoder):
 
 def save_run(model, folder):
     """What `load_run` needs of a run directory."""
+    shape = list(model.image_shape)
+    record = {
+        "config": {"dataset": "digits", "data": None, "seed": 0},
+        "data": {"name": "digits", "image_shape": shape, "train": 1, "test": 1, "sha256": ""},
+        "steps": 1,
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps(record))
     model.save(folder / "model.keras")
     return folder

@@ -48,6 +48,7 @@ def descent():
 def test_the_gradient_is_that_of_the_weighed_and_floored_kl(descent):
     nats, weights, _ = descent
     twin, images = make(), blobs(10).astype("float32") / 255
+    twin.begin(images)
     noise = twin.sampling((tf.zeros((10, 3)), tf.zeros((10, 3))))
     with tf.GradientTape() as tape:
         z_mean, z_log_var = twin.encoder(images)

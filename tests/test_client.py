@@ -3,43 +3,41 @@
 import base64
 import concurrent.futures
 import contextlib
-import http.server
 import io
 import json
-import re
 import socket
 import threading
 import time
 import types
 
-import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from fake_servers import (
+    OK,
+    SLACK,
+    FakeHTTP,
+    Handler,
+    dripping,
+    echo,
+    fails,
+    fake,
+    in_turn,
+    listening,
+    plain,
+    taking,
+)
 from helpers import run_python
 from PIL import Image
-from small_models import Labelled
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from small_models import Autoencoder, Labelled
 
-from vae_tf import VAE, export_decoder
+from vae_tf import VAE, export_decoder, generate_from_saved_model, layers
+from vae_tf.random import row_seeds
 from vae_tf.serving import Client, ServingError, client
 from vae_tf.serving.server import EmbeddedServer, Limits
 
 SHAPE, Z = (6, 5, 1), [[0.5, -1.0], [2.0, 0.0], [-0.5, 0.25]]
 EXTREMES = [0, -1, 2**63 - 1, -(2**63), 7]
-REST_STATUS = {
-    "UNAVAILABLE": 503,
-    "RESOURCE_EXHAUSTED": 429,
-    "INVALID_ARGUMENT": 400,
-    "NOT_FOUND": 404,
-    "INTERNAL": 500,
-}
-SLACK = 0.6  # seconds by which a busy machine may be late
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -112,20 +110,41 @@ def test_png_files_are_the_images(ask):
             np.testing.assert_array_equal(picture, np.round(255 * image[..., 0]).astype("uint8"))
 
 
-def test_the_signatures_of_the_encoder(ask, models):
-    model, images = models[1][2], np.random.default_rng(0).random((5, *SHAPE), "float32")
-    encoded = ask(batch_size=2).predict("encode", images=images)
-    expected = [np.asarray(part) for part in model.encode(images)]
-    for name, part in zip(("z_mean", "z_log_var"), expected, strict=True):
-        np.testing.assert_allclose(encoded[name], part, atol=1e-6)
-    reconstructed = ask().predict("reconstruct", images=images)
-    np.testing.assert_allclose(reconstructed, model.reconstruct(images), atol=1e-6)
-    score = tf.saved_model.load(str(models[0] / "2")).signatures["score"]
-    seeds = np.arange(5)
-    expected = score(images=tf.constant(images), seed=tf.constant(seeds))["elbo"]
-    np.testing.assert_allclose(
-        ask().predict("score", images=images, seed=seeds), expected, rtol=1e-5
-    )
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "bool"])
+def test_images_in(ask, models, dtype):
+    """Their codes, reconstructions and ELBOs are the model's; bytes and booleans are taken as it takes them."""
+    model, images = models[1][2], np.random.default_rng(0).random((5, *SHAPE))
+    images = np.round(images * {"uint8": 255}.get(dtype, 1), 0 if dtype == "bool" else 7)
+    images = images.astype(dtype)
+    z_mean, z_log_var = ask(batch_size=2).encode(images)
+    for found, expected in zip((z_mean, z_log_var), model.encode(images), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = ask(batch_size=2).reconstruct(images)
+    np.testing.assert_allclose(found, model.reconstruct(images), atol=1e-6)
+    floats = images / np.float32(255) if dtype == "uint8" else images.astype("float32")
+    for given, seeds in (({"seed": 3}, row_seeds(3, 5)), ({"seeds": EXTREMES}, EXTREMES)):
+        with layers.drawing(layers.PerSeed(np.array(seeds))):
+            expected = -model.terms(tf.constant(floats))["loss"]
+        found = ask(batch_size=2).score(images, **given)
+        assert found.shape == (5,)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.array_equal(ask().score(images), ask().score(images))
+
+
+def test_seed_7_is_one_image(ask, models):
+    """Of the model, of the client by either of its arguments, and of the signature's `seed` itself."""
+    model = models[1][2]
+    signature = tf.saved_model.load(str(models[0] / "2")).signatures["generate"]
+    expected = signature(seed=tf.constant([7], tf.int64))["images"]
+    for images in (
+        model.generate(1, seed=7),
+        model.generate(9, seed=7)[:1],
+        ask().generate(1, seed=7),
+        ask().generate(seeds=[7]),
+        generate_from_saved_model(models[0], 1, seed=7),
+    ):
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+    assert not np.allclose(model.generate(9, seed=7)[1:], model.generate(9, seed=8)[:-1], atol=0.01)
 
 
 def test_versions(ask, models):
@@ -169,7 +188,7 @@ def conditional(tmp_path_factory):
     model = Labelled(latent_dim=2, hidden_units=(8,), seed=0)
     model.build((None, *SHAPE))
     path = tmp_path_factory.mktemp("conditional") / "m"
-    export_decoder(model, path)
+    export_decoder(model, path, with_encoder=True)
     with EmbeddedServer(path, rest_port=0, grpc_port=0) as server:
         yield model, {"http": server.rest_address, "grpc": server.grpc_address}
 
@@ -183,6 +202,13 @@ def test_a_condition_is_one_for_all_or_one_for_each(conditional, kind, label):
         images = c.generate(num, seed=4, label=label)
         decoded = c.decode(z, label=label)
         files = c.generate_png(num, seed=4, label=label)
+        codes = c.encode(images, label=label)
+        again, elbo = c.reconstruct(images, label=label), c.score(images, seed=4, label=label)
+    rows = np.broadcast_to(label, num)
+    for found, expected in zip(codes, model.encode(images, rows), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(again, model.reconstruct(images, rows), atol=1e-6)
+    assert np.isfinite(elbo).all()
     np.testing.assert_allclose(images, model.generate(num, 4, label), atol=1e-6)
     np.testing.assert_allclose(decoded, model.decode_images(z, label), atol=1e-6)
     with Image.open(io.BytesIO(files[-1])) as picture:
@@ -196,6 +222,31 @@ def test_a_condition_that_is_missing_or_another_is_named(conditional, kind):
             fails(
                 "INVALID_ARGUMENT", lambda g=given: c.generate(2, seed=0, **g), "label, seed; got"
             )
+
+
+def test_an_encoder_that_was_not_exported(tmp_path, kind):
+    model = VAE(latent_dim=2, hidden_units=(8,), seed=0)
+    model.build((None, *SHAPE))
+    export_decoder(model, tmp_path / "m")
+    images = np.zeros((2, *SHAPE))
+    with EmbeddedServer(tmp_path / "m", rest_port=0, grpc_port=0) as server:
+        address = {"http": server.rest_address, "grpc": server.grpc_address}[kind]
+        with Client(f"{kind}://{address}") as c:
+            for call in (c.encode, c.reconstruct, c.score):
+                code = {"http": "INVALID_ARGUMENT", "grpc": "FAILED_PRECONDITION"}[kind]
+                words = f'"{call.__name__}" not found.*vae-tf export RUN --with-encoder'
+                fails(code, lambda call=call: call(images), words)
+
+
+def test_a_code_that_is_no_gaussians(tmp_path, kind):
+    model = Autoencoder()
+    model.build((None, 6, 5, 1))
+    export_decoder(model, tmp_path / "m", with_encoder=True)
+    images = np.random.default_rng(0).random((3, 6, 5, 1))
+    with EmbeddedServer(tmp_path / "m", rest_port=0, grpc_port=0) as server:
+        address = {"http": server.rest_address, "grpc": server.grpc_address}[kind]
+        with Client(f"{kind}://{address}") as c:
+            np.testing.assert_allclose(c.encode(images), model.encode(images), atol=1e-5)
 
 
 def test_a_request_that_is_too_long_is_sent_once(models, kind, waits):
@@ -232,136 +283,6 @@ def test_over_rest_it_needs_neither_tensorflow_nor_keras(server, models):
 # Servers that are made to fail.
 
 
-class FakeHTTP(http.server.ThreadingHTTPServer):
-    """Answers by `answer(method, body) -> (status, bytes, headers)`; keeps what was asked."""
-
-    def __init__(self, answer, port=0):
-        self.answer, self.asked, self.paths, self.connections = answer, [], [], 0
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
-
-    def get_request(self):
-        self.connections += 1
-        return super().get_request()
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self):
-        self.server.asked.append(time.monotonic())
-        self.server.paths.append(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status, text, headers = self.server.answer(self.command, body)
-        self.send_response(status)
-        for name, value in ({"Content-Length": len(text)} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(text)
-
-    do_GET = do_POST  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-class FakeGrpc:
-    """The same by gRPC, where `answer(inputs or None)` gives an array, states, or raises."""
-
-    def __init__(self, answer, port=0):
-        self.asked = []
-        self.server = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)]
-        )
-        services = _Services(answer, self.asked)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, self.server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, self.server)
-        self.address = f"grpc://127.0.0.1:{self.server.add_insecure_port(f'127.0.0.1:{port}')}"
-
-    def __enter__(self):
-        self.server.start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.stop(0).wait()
-
-
-class _Services:
-    def __init__(self, answer, asked):
-        self.answer, self.asked = answer, asked
-
-    def _answered(self, inputs, context):
-        self.asked.append(time.monotonic())
-        try:
-            return self.answer(inputs)
-        except ServingError as error:
-            context.abort(getattr(grpc.StatusCode, error.code), error.message)
-
-    def Predict(self, request, context):  # noqa: N802
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-        response = predict_pb2.PredictResponse()
-        response.outputs["out"].CopyFrom(tf.make_tensor_proto(self._answered(inputs, context)))
-        return response
-
-    def GetModelStatus(self, request, context):  # noqa: N802
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for version, state in self._answered(None, context).items():
-            response.model_version_status.add(version=version, state=state)
-        return response
-
-    GetModelMetadata = Classify = Regress = MultiInference = HandleReloadConfigRequest = None
-
-
-def fake(kind, answer, port=0):
-    """A server, of either kind, whose `answer(inputs or None)` gives what `FakeGrpc` takes."""
-    if kind == "grpc":
-        return FakeGrpc(answer, port)
-
-    def over_http(method, body):
-        try:
-            out = answer(json.loads(body)["inputs"] if body else None)
-        except ServingError as error:
-            return REST_STATUS[error.code], json.dumps({"error": error.message}).encode(), {}
-        if body:
-            return 200, json.dumps({"outputs": np.asarray(out).tolist()}).encode(), {}
-        state = get_model_status_pb2.ModelVersionStatus.State.Name
-        states = [{"version": str(v), "state": state(s)} for v, s in out.items()]
-        return 200, json.dumps({"model_version_status": states}).encode(), {}
-
-    return FakeHTTP(over_http, port)
-
-
-def echo(inputs):
-    return inputs["z"]
-
-
-def in_turn(*answers):
-    """What fails with each code in turn, the last one again and again; None: it does not fail."""
-    left = [*answers]
-
-    def answer(inputs):
-        code = left.pop(0) if len(left) > 1 else left[0]
-        if code is not None:
-            raise ServingError(code, f"I am {code}.")
-        return echo(inputs)
-
-    return answer
-
-
-def plain(status, text, **headers):
-    return lambda method, body: (status, text, headers)
-
-
 @pytest.fixture
 def waits(monkeypatch):
     """How long the client waited; here without jitter, and shorter than it would."""
@@ -371,21 +292,6 @@ def waits(monkeypatch):
     monkeypatch.setattr(client, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(client.random, "uniform", lambda low, high: high)
     return waits
-
-
-def fails(code, call, words="."):
-    """`call` raises a `ServingError` of this code, whose message has these words."""
-    with pytest.raises(ServingError) as caught:
-        call()
-    assert caught.value.code == code
-    assert re.search(words, caught.value.message)
-
-
-@contextlib.contextmanager
-def taking(least, most):
-    start = time.monotonic()
-    yield
-    assert least <= time.monotonic() - start <= most + SLACK
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
@@ -441,42 +347,6 @@ def test_the_deadline_ends_the_attempts(kind):
     assert 1 < len(server.asked) < 6
 
 
-@contextlib.contextmanager
-def listening(talk=lambda connection: None):
-    """`host:port` of a server that takes connections, and lets `talk` have them."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection = stack.enter_context(listener.accept()[0])
-                    threading.Thread(target=attend, args=[connection], daemon=True).start()
-
-        def attend(connection):
-            with contextlib.suppress(OSError):
-                talk(connection)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-OK = b"HTTP/1.1 200 OK\r\n"
-
-
-def dripping(head, rest):
-    def talk(connection):
-        connection.recv(2**16)
-        connection.sendall(head)
-        for byte in rest:
-            connection.sendall(bytes([byte]))
-            time.sleep(0.02)
-
-    return talk
-
-
 @pytest.mark.parametrize(
     "talk",
     [
@@ -507,7 +377,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(waits):
     answers = [(200, b'{"outputs"', {"Content-Length": 50}), (200, b'{"outputs": [[1]]}', {})]
     with FakeHTTP(lambda *_: answers[len(server.asked) - 1]) as server:
         server.daemon_threads = True
-        server.RequestHandlerClass = type("Breaks", (_Handler,), {"protocol_version": "HTTP/1.0"})
+        server.RequestHandlerClass = type("Breaks", (Handler,), {"protocol_version": "HTTP/1.0"})
         with Client(server.address) as c:
             np.testing.assert_array_equal(c.decode([[1.0]]), [[1]])
     assert len(server.asked) == 2
@@ -648,7 +518,7 @@ def test_redirects_are_not_followed():
         (200, b'{"outputs": "abc"}', "UNKNOWN", "abc"),
         (200, b'{"outputs": [[0.5], [0.5]]}', "UNKNOWN", "."),  # one output, and not by name
         (200, b'{"outputs": {"images": [[1], [2, 3]]}}', "UNKNOWN", "."),
-        (200, b'{"outputs": {"images": [{"b64": 3}]}}', "UNKNOWN", "b64"),
+        (200, b'{"outputs": {"images": [{"b65": 3}, {"b65": 3}]}}', "UNKNOWN", "b6"),
         (200, b'{"model_version_status": [3]}', "UNKNOWN", "3"),
     ],
 )
@@ -687,6 +557,7 @@ def test_clients_that_make_no_sense(options):
 
 
 NAN, INF = float("nan"), float("inf")
+IMAGES = np.ones((2, *SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -703,6 +574,15 @@ NAN, INF = float("nan"), float("inf")
         *[lambda c, v=v: c.generate(2, angle=v) for v in ([0.5], "ab", [[1.0]])],
         *[lambda c, z=z: c.decode(z) for z in ([[NAN, 0]], [[INF, 0]], [1, 2], [[1, 2], [3]], [])],
         lambda c: c.decode(np.zeros((0, 2))),
+        *[
+            lambda c, x=x: c.encode(x)
+            for x in (IMAGES * 2, -IMAGES, IMAGES * NAN, IMAGES[0, 0, :, 0], [])
+        ],
+        *[lambda c, x=x: c.reconstruct(x) for x in ("ab", -IMAGES.astype(int), [[1], [1, 2]])],
+        *[lambda c, s=s: c.score(IMAGES, seed=s) for s in (-1, 0.5)],
+        *[lambda c, s=s: c.score(IMAGES, seeds=s) for s in ([1], [0.5, 1.5], 1)],
+        lambda c: c.score(IMAGES, 1, seeds=[1, 2]),
+        lambda c: c.encode(IMAGES, label=[1]),
         lambda c: c.predict("generate"),
         lambda c: c.predict("generate", seed=3),
         lambda c: c.predict("score", images=np.zeros((2, 3)), seed=[1]),
@@ -717,3 +597,15 @@ def test_calls_that_make_no_sense_are_not_sent(call, kind):
     ):
         call(c)
     assert server.asked == []
+
+
+@pytest.mark.parametrize("call", ["generate", "generate_png", "score"])
+@pytest.mark.parametrize("seed", [-1, 0.5, "a", True])
+def test_a_seed_that_is_none_is_named(call, seed):
+    given = IMAGES if call == "score" else 3
+    message = rf"'seed': expected an integer of at least 0. Received: seed={seed!r}"
+    with (
+        Client("http://localhost:1") as c,
+        pytest.raises((ValueError, TypeError), match=message),
+    ):
+        getattr(c, call)(given, seed=seed)

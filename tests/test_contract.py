@@ -16,6 +16,7 @@ import own_models
 import pytest
 from helpers import REPOSITORY, blobs, run_python
 from keras import layers
+from small_models import save_run
 from training_helpers import Crash, assert_same_state
 
 import vae_tf
@@ -53,7 +54,7 @@ class Case:
 
 CASES = {
     "dense": Case(lambda **kw: VAE(2, (16,), **kw), VAE_TERMS),
-    "convolutional": Case(lambda **kw: VAE(2, network="conv", filters=(4, 4), **kw), VAE_TERMS, (28, 28, 1)),
+    "convolutional": Case(lambda **kw: VAE(2, network="conv", filters=(4, 4), **kw), VAE_TERMS, (16, 16, 1)),
     "own networks": Case(own_networks, VAE_TERMS),
     "conditional": Case(
         lambda **kw: own_models.ConditionalVAE(2, (16,), **kw), VAE_TERMS, labels=True
@@ -266,10 +267,7 @@ def exported(trained, tmp_path_factory):
     case, model = trained.case, trained.model
     folder = tmp_path_factory.mktemp("exported")
     vae_tf.export_decoder(model, folder / "models", with_encoder=True)
-    (folder / "run").mkdir()
-    (folder / "run" / "config.json").write_text("{}")
-    model.save(folder / "run" / "model.keras")
-    return case, model, folder / "models", folder / "run"
+    return case, model, folder / "models", save_run(model, folder / "run")
 
 
 def test_the_export_is_verified_against_the_run(exported):

@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vae_tf import data, training
+from vae_tf import data, memory, training
 from vae_tf.data import check_images, load
+from vae_tf.errors import in_a_shell
 
 IDX = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
@@ -122,7 +123,7 @@ def test_mnist_is_mnist():
 def test_a_near_name_is_suggested():
     with pytest.raises(ValueError, match=r"'dataset'.*'mnsit'.*Did you mean 'mnist'"):
         load("mnsit")
-    with pytest.raises(ValueError, match=r"'dataset'.*Did you mean 'digits'.*--data FOLDER"):
+    with pytest.raises(ValueError, match=r"'dataset'.*Did you mean 'digits'.*data='FOLDER'"):
         load("digit")
 
 
@@ -148,7 +149,7 @@ def test_a_name_that_is_no_string_is_refused(name):
 def test_a_data_set_that_cannot_be_downloaded_leaves_a_way_out():
     with pytest.raises(ValueError, match="'dataset'") as error:
         load("kmnist")
-    for part in ("'kmnist'", "OSError: no route to host", "TFDS_DATA_DIR", "digits", "--data"):
+    for part in ("'kmnist'", "OSError: no route to host", "TFDS_DATA_DIR", "digits", "data="):
         assert part in str(error.value)
 
 
@@ -229,6 +230,67 @@ def test_other_floats_stay_floats(tmp_path):
     np.testing.assert_array_equal(images.x_train[..., 0], x.astype("float32"))
 
 
+@pytest.mark.parametrize("form", ["one-hot", "one-hot floats", "column", "floats"])
+def test_labels_in_other_forms_are_the_numbers_of_their_classes(tmp_path, form):
+    y = np.arange(20) % 10
+    given = {
+        "one-hot": np.eye(10, dtype=int)[y],
+        "one-hot floats": np.eye(10)[y],
+        "column": y[:, None],
+        "floats": y.astype(float),
+    }[form]
+    images = load(data=saved(tmp_path / "a.npz", x_train=ramp(), x_test=ramp(), y_train=given))
+    assert images.y_train.dtype.kind == "i"
+    np.testing.assert_array_equal(images.y_train, y)
+
+
+def test_values_below_0_are_taken_where_the_range_allows_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 4, 4)).astype("float32")
+    x[:, 0, 0] = -1  # -255 / 255, which is no byte
+    path = saved(tmp_path / "a.npz", x_train=x, x_test=np.sign(x))
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\].*likelihood='gaussian'"):
+        load(data=path)
+    images = load(data=path, value_range=data.ANY_VALUE)
+    np.testing.assert_array_equal(images.x_train[..., 0], x)
+    np.testing.assert_array_equal(images.x_test[..., 0], np.sign(x))
+
+
+def test_only_the_arrays_that_are_needed_are_read(tmp_path):
+    path = saved(tmp_path / "a.npz", x=ramp(), meta=np.array([{}])).rename(tmp_path / "A.NPZ")
+    assert len(load(data=path).x_train) == 18
+    np.save(tmp_path / "b.npy", ramp())
+    np.testing.assert_array_equal(load(data=tmp_path / "b.npy").x_train, load(data=path).x_train)
+
+
+def test_an_archive_that_does_not_fit_into_memory_is_refused_before_it_is_read(
+    tmp_path, monkeypatch
+):
+    path = saved(tmp_path / "a.npz", x=ramp(100, (40, 40)))
+    monkeypatch.setattr(memory, "free", lambda: 300_000)
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    with pytest.raises(ValueError, match=r"'data'.*100 images of 40×40.*resize=64"):
+        load(data=path)
+
+
+def test_a_validation_set_in_an_archive_is_kept(tmp_path):
+    parts = {"x_train": ramp(9), "x_val": ramp(3), "y_val": np.arange(3)}
+    images = load(data=saved(tmp_path / "a.npz", **parts, x_test=ramp(2)))
+    assert (len(images.x_train), len(images.x_val), len(images.x_test)) == (9, 3, 2)
+    np.testing.assert_array_equal(images.y_val, np.arange(3))
+    assert len(load(data=saved(tmp_path / "b.npz", **parts)).x_test) == 3
+
+
+@pytest.mark.parametrize("name", ["x.npz", "photos", "a/b"])
+def test_a_path_in_the_place_of_a_name_is_told_how_it_is_given(tmp_path, monkeypatch, name):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"'dataset'.*given as data='{name}'"):
+        load(name)
+    with in_a_shell(), pytest.raises(ValueError, match=f"given as --data {name}"):
+        load(name)
+
+
 def test_booleans_stay_booleans(tmp_path):
     images = load(data=saved(tmp_path / "a.npz", x=ramp() > 100))
     assert images.x_train.dtype == bool
@@ -240,14 +302,23 @@ def test_booleans_stay_booleans(tmp_path):
         ({"foo": ramp(), "bar": ramp()}, r"'data'.*x_train.*\['bar', 'foo'\].*np\.savez"),
         ({}, "'data'.*no arrays"),
         ({"x_test": ramp()}, "'data'.*x_train"),
-        ({"x": ramp(), "y": np.arange(3)}, "'data'.*one label for each of 20 images.*3 labels"),
-        ({"x": ramp(), "y": np.array(5)}, "'data'.*one label for each of 20 images"),
+        ({"x": ramp(), "y": np.arange(3)}, r"a\.npz: y.*one label for each of 20 images.*3 labels"),
+        ({"x": ramp(), "y": np.array(5)}, r"a\.npz: y.*one label for each of 20 images"),
         ({"x_train": ramp(), "x_test": ramp(3, (4, 5))}, r"'data'.*\(4, 4, 1\).*\(4, 5, 1\)"),
         ({"x": ramp(1)}, "data .number of images.*at least 2"),
         ({"x": ramp()[:0]}, r"a\.npz: x.*at least one image"),
         ({"x": ramp() / 100}, r"a\.npz: x.*floats in \[0, 1\]"),
         ({"x_train": ramp(), "x_test": ramp() + np.nan}, r"a\.npz: x_test.*320 NaN"),
-        ({"x": np.array([{}])}, r"'data'.*numeric arrays.*a\.npz"),
+        ({"x": np.array([{}])}, r"'data'.*numeric arrays.*a\.npz.*np\.stack"),
+        (
+            {"x": ramp(20, (3, 28, 28))},
+            r"channels last.*\(20, 3, 28, 28\).*x\.transpose\(0, 2, 3, 1\)",
+        ),
+        ({"x": ramp(), "y": np.ones((20, 3))}, r"a\.npz: y.*one-hot rows.*\(20, 3\).*y\[:, 0\]"),
+        (
+            {"x": ramp(), "y": np.linspace(0, 1, 20)},
+            r"a\.npz: y.*whole numbers.*numbers such as 0\.05",
+        ),
     ],
 )
 def test_archives_that_cannot_be_used(tmp_path, arrays, message):
@@ -276,7 +347,7 @@ def test_paths_that_hold_no_images(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, message in (
         ("nowhere", "'data'.*nowhere.*does not exist"),
-        ("notes.txt", r"'data'.*\.npz file or a folder.*notes\.txt"),
+        ("notes.txt", r"'data'.*\.npz or \.npy file, or a folder.*notes\.txt.*np\.savez"),
         ("empty", "'data'.*empty.*holds no files"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -376,6 +447,7 @@ def test_what_is_in_order_passes():
         (np.zeros(3), r"images of shape \(N, H, W\).*shape \(3,\).*x\[None\]"),
         (np.zeros((1, 2, 3, 4, 5)), r"shape \(1, 2, 3, 4, 5\)"),
         (np.zeros((0, 4, 4)), r"at least one image.*\(0, 4, 4\)"),
+        (np.zeros((3, 1, 28, 28)), r"channels last.*x\.transpose\(0, 2, 3, 1\)"),
         (np.zeros((3, 0, 4)), r"at least one image.*\(3, 0, 4\)"),
         (np.array([[0, 256]]), "integers from 0 to 255.*from 0 to 256"),
         (np.array([[-1, 7]]), "integers from 0 to 255.*from -1 to 7"),

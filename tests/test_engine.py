@@ -190,6 +190,7 @@ def test_callbacks_are_given_every_step_of_an_execution():
         assert set(steps.numbers) == {"gradient_norm", "images", "beta"}
         assert set(steps.terms) == {
             "loss", "reconstruction_loss", "kl_loss", "kl_per_dimension", "z_mean", "z_mean_squared",
+            "z_variance",
         }  # fmt: skip
         assert steps.terms["loss"].shape == (4,)
         assert steps.terms["z_mean"].shape == (4, 2)

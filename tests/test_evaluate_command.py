@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import hashlib
-import html.parser
 import importlib.metadata
 import io
 import json
@@ -20,13 +19,15 @@ import scipy.special
 import scipy.stats
 from helpers import blobs
 from PIL import Image
+from report_page import Page
 
 from vae_tf import VAE, cli, data, evaluation, plots
-from vae_tf.evaluation import report
 
 COMMAND = str(pathlib.Path(sysconfig.get_path("scripts")) / "vae-tf")
 FILES = {"report.md", "report.html", "metrics.json"}
-FIGURES = {"kl_per_dimension", "aggregate_posterior", "reconstruct", "generated"}
+FIGURES = {
+    "kl_per_dimension", "aggregate_posterior", "reconstruct", "generated", "latent_plane", "encodings",
+}  # fmt: skip
 PICTURES = {f"{name}.png" for name in (*FIGURES, "likelihood_curve", "extremes")}
 QUICK = ("--measures", "reconstruction")
 RUNS = {
@@ -125,6 +126,8 @@ def test_in_a_shell_it_leaves_a_report_and_prints_its_table(place):
     for label, entry in (
         ("ELBO", found["elbo"]["elbo"]),
         ("KL", found["elbo"]["kl_loss"]),
+        ("ELBO, 20 test images", found["elbo"]["elbo"]),
+        ("gap", found["gap"]["gap"]),
         (r"log p\(x\), K = 50", found["likelihood"]),
         ("mutual information of z and the image", found["latent"]["mutual_information"]),
         ("cross-entropy, nats per image", found["reconstruction"]["cross_entropy"]),
@@ -132,6 +135,7 @@ def test_in_a_shell_it_leaves_a_report_and_prints_its_table(place):
         (value,) = re.findall(rf"^  {label}  +(\S.*)$", out, re.M)
         assert value == f"{entry['mean']:.2f} ± {entry['standard_error']:.2f}"
     assert set(re.findall(r"^  dynamic/evaluation/(\S+)$", out, re.M)) == FILES
+    assert out.count("K = 50") == 1
 
 
 def test_a_second_evaluation_has_its_own_directory_and_the_same_figures(place, capsys):
@@ -185,6 +189,12 @@ def test_the_figures_are_those_of_the_functions_and_of_numpy(place):
     right = images.y_train[distances.argmin(1)] == images.y_test
     assert 0 < right.mean() < 1
     assert agrees(found["neighbours"], right)
+    chosen = np.sort(np.random.default_rng(0).permutation(60)[:20])
+    others = evaluation.elbo(model, images.x_train[chosen], seed=0)["elbo"]
+    assert agrees(found["gap"]["train"], others)
+    assert agrees(found["gap"]["test"], terms["elbo"])
+    difference = others.mean - terms["elbo"].mean
+    assert found["gap"]["gap"]["mean"] == pytest.approx(difference, rel=1e-3)
 
 
 def test_the_settings_say_what_is_needed_to_do_it_again(place):
@@ -199,6 +209,11 @@ def test_the_settings_say_what_is_needed_to_do_it_again(place):
         assert f"{name} {importlib.metadata.version(name)}" in settings["versions"]
     text = (place / "dynamic/evaluation/report.md").read_text()
     assert all(f"| {name} | {value} |" in text for name, value in settings.items())
+    head = text.partition("## Evidence lower bound")[0]
+    for name in ("model", "trained steps", "data", "images", "binarized"):
+        assert f"| {name} | {settings[name]} |" in head
+    assert settings["images"] == "8×8×1, binary"
+    assert settings["model"].startswith("VAE, ")
 
 
 def test_the_training_images_the_first_of_them_and_some_measures(place, capsys):
@@ -218,11 +233,13 @@ def test_the_training_images_the_first_of_them_and_some_measures(place, capsys):
 
 
 def test_one_image_alone_gives_figures_that_json_can_hold(place):
-    options = ("--images", 1, "--num-samples", 5, "--measures", "elbo,likelihood")
+    options = ("--images", 1, "--num-samples", 5)
     assert evaluate("dynamic", *options, "--out", "single") == 0
     found = metrics(place / "single")
     assert np.isfinite(found["elbo"]["elbo"]["mean"])
     assert found["elbo"]["elbo"]["standard_error"] is None
+    assert found["gap"]["gap"]["standard_error"] is None
+    assert "nan" not in (place / "single/report.md").read_text()
 
 
 @pytest.mark.parametrize(("run", "how"), [("fixed", ()), ("grey", ("--binarize", "fixed"))])
@@ -260,7 +277,8 @@ def by_quadrature(run, density):
 def test_on_grey_values_no_log_likelihood_is_claimed(place, capsys):
     assert evaluate("grey", "--out", "grey_report") == 0
     out, found = capsys.readouterr().out, metrics(place / "grey_report")
-    assert found.keys() == {"settings", "elbo", "latent", "reconstruction"}  # nor are there labels
+    # nor are there labels
+    assert found.keys() == {"settings", "elbo", "gap", "latent", "reconstruction"}
     assert found["elbo"]["grey"] is True
     assert names("grey_report") == FILES | {f"{name}.png" for name in FIGURES}
     value = f"{found['elbo']['elbo']['mean']:.2f} ± "
@@ -270,9 +288,12 @@ def test_on_grey_values_no_log_likelihood_is_claimed(place, capsys):
         assert re.search(rf"−loss.*grey values.*no bound of .*{value}", text)
         assert "Not computed: the images have grey values" in text
         assert "ELBO" not in text
+        assert "Loss on grey values" in text
+        assert "grey values under a Bernoulli: what is shown is a loss" in text
+        assert "Caution" not in text  # they are what it was trained on
 
 
-def test_a_run_on_grey_values_can_be_asked_on_binary_ones(place):
+def test_a_run_on_grey_values_can_be_asked_on_binary_ones(place, capsys):
     options = ("--binarize", "dynamic", "--num-samples", 1000, "--seed", 2)
     assert evaluate("grey", *options, "--out", "binary_report") == 0
     found = metrics(place / "binary_report")
@@ -280,6 +301,39 @@ def test_a_run_on_grey_values_can_be_asked_on_binary_ones(place):
     expected = by_quadrature("grey", lambda p: np.where(x[:, None], p, 1 - p))
     assert found["likelihood"]["mean"] == pytest.approx(expected, abs=0.03)
     assert found["elbo"]["grey"] is False
+    caveat = "Trained on grey values, scored on binary images: not to be compared with"
+    for name in ("elbo", "likelihood"):
+        assert found[name]["caveats"][0].startswith(caveat)
+    assert f"Caution: {caveat}" in capsys.readouterr().out
+    assert f"**Caution:** {caveat}" in (place / "binary_report/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "caveat"),
+    [
+        ("dynamic --binarize none", "Trained on binary images, scored on grey values"),
+        (
+            "grey --data bars.npz --binarize fixed",
+            "Trained on grey values, scored on binary images",
+        ),
+        ("dynamic --data bars.npz", None),
+        ("gaussian", None),
+    ],
+)
+def test_what_it_was_trained_on_goes_with_the_figures(arguments, caveat, place):
+    out = f"of_{arguments.replace(' ', '_')}"
+    assert evaluate(*arguments.split(), "--measures", "elbo", "--out", out) == 0
+    caveats = metrics(place / out)["elbo"].get("caveats", [])
+    assert [words.partition(":")[0] for words in caveats] == ([caveat] if caveat else [])
+
+
+def test_the_gap_is_that_of_the_runs_own_images(place):
+    options = ("--data", "bars.npz", "--measures", "elbo,gap", "--out", "foreign")
+    assert evaluate("dynamic", *options) == 2
+    options = ("--data", "bars.npz", "--num-samples", 2, "--out", "foreign")
+    assert evaluate("dynamic", *options) == 0
+    assert "gap" not in metrics(place / "foreign")
+    assert "Not computed: the images are others" in (place / "foreign/report.md").read_text()
 
 
 def test_a_gaussian_run_has_a_log_likelihood_of_its_grey_values(place, capsys):
@@ -300,26 +354,6 @@ def test_labels_of_the_test_images_alone_are_no_reason_to_fail(place, capsys):
 
 
 # The report.
-
-
-class Page(html.parser.HTMLParser):
-    """The tags of a page with their attributes, and the texts of each."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.texts, self.open = [], {}, []
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.texts.setdefault(self.open[-1] if self.open else "", []).append(text)
 
 
 def test_the_page_loads_nothing_and_holds_every_picture(place):
@@ -367,35 +401,6 @@ def test_a_name_with_html_in_it_is_shown_as_it_is(place):
     assert "b" not in {tag for tag, _ in page.tags}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x_y _z_ __w__ snake__case Var_x E_q[z]",
-        "*a* **b** `c` \\d \\| |.| ~~e~~",
-        "[a](http://b) [c][d] ![e](f) <http://g> [h]: i",
-        "&amp; &#35; R&D 1 < 2 <b>bold</b> <!-- no --> ends with #",
-        "# no heading",
-    ],
-)
-def test_what_markdown_would_read_into_a_text_is_not_read_into_it(text, tmp_path):
-    """In the page, which is rendered from the Markdown, every text is what it was."""
-    sections = [report.Section(text, [(text, text)], f"Text {text}")]
-    path = tmp_path / "report.html"
-    path.write_text(report.page(text, report.markdown(text, sections), {}))
-    page = Page(path)
-    assert page.texts["title"] == page.texts["h1"] == page.texts["h2"] == [text]
-    assert page.texts["td"] == [text, text]
-    assert page.texts["p"] == [f"Text {text}"]
-
-
-def test_html_in_the_markdown_is_shown_and_not_obeyed(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(report.page("title", "<script>alert(1)</script>\n\na <b>c</b>", {}))
-    page = Page(path)
-    assert not {"script", "b"} & {tag for tag, _ in page.tags}
-    assert page.texts["p"] == ["<script>alert(1)</script>", "a <b>c</b>"]
-
-
 # What cannot be used, and Ctrl-C.
 
 
@@ -407,7 +412,7 @@ def test_html_in_the_markdown_is_shown_and_not_obeyed(tmp_path):
         ("grey --measures neighbours", "'measures'.*labels"),
         ("dynamic --data half.npz --measures neighbours", "'measures'.*labels"),
         ("dynamic --split train --images 1 --measures neighbours", "'(measures|images)'"),
-        ("dynamic --measures nonsense", "'measures'.*elbo, likelihood.*nonsense"),
+        ("dynamic --measures nonsense", "'measures'.*elbo, gap, likelihood.*nonsense"),
         ("dynamic --num-samples 0", "'num_samples'.*num_samples=0"),
         ("dynamic --batch-size -1", "'batch_size'.*batch_size=-1"),
         ("dynamic --images 0", "'images'.*images=0"),

@@ -12,9 +12,15 @@ from linear_models import POINTS, closed_form, linear_vae
 from scipy import integrate, stats
 from scipy.special import logsumexp
 
-from vae_tf import VAE, evaluation
+from vae_tf import VAE, evaluation, plots
 from vae_tf.errors import InvalidValueError
-from vae_tf.evaluation import latent_statistics, likelihood, log_likelihood, neighbour_accuracy
+from vae_tf.evaluation import (
+    LogLikelihood,
+    latent_statistics,
+    likelihood,
+    log_likelihood,
+    neighbour_accuracy,
+)
 
 
 def error_of_mean(errors):
@@ -98,14 +104,15 @@ def test_the_gap_of_the_elbo_is_the_kl_to_the_posterior(linear):
 
 
 def test_log_likelihood_against_quadrature(bits):
-    """log ∫ p(x|z) p(z) dz on a grid; 1000 effective draws have an error of 1/√1000 = 0.03."""
+    """log ∫ p(x|z) p(z) dz on a grid. n effective draws of 5000 have an error of √(1/n − 1/5000)."""
     model, x = bits[0], bits[1][:12]
     coarse, fine = (_log_integral(model, x, num) for num in (201, 401))
     np.testing.assert_allclose(coarse, fine, atol=1e-5)
     result = log_likelihood(model, x, num_samples=5000, seed=1)
-    assert result.effective_sample_size.min() > 1000
-    np.testing.assert_allclose(result.per_image, fine, atol=0.05)
-    assert result.estimate.mean == pytest.approx(fine.mean(), abs=0.05)
+    errors = np.sqrt(1 / result.effective_sample_size - 1 / 5000)
+    assert errors.max() < 0.1
+    assert np.all(np.abs(result.per_image - fine) < 4 * errors + 1e-4)
+    assert abs(result.estimate.mean - fine.mean()) < 3 * result.sampling_error < 0.05
     assert fine.mean() - result.curve[1].mean > 0.05  # the ELBO would not pass
 
 
@@ -116,6 +123,21 @@ def _log_integral(model, x, num):
     log_prob = logits @ x.reshape(len(x), -1).T - np.logaddexp(0, logits).sum(1, keepdims=True)
     log_prior = stats.norm.logpdf(z).sum(1, keepdims=True)
     return logsumexp(log_prob + log_prior, axis=0) + 2 * math.log(step)
+
+
+def test_the_curve_is_drawn_with_the_errors_of_the_differences(linear):
+    result = log_likelihood(linear, POINTS, 50, seed=1)
+    axes = plots.likelihood_curve(result.curve, result.gaps).axes[0]
+    (bars,) = axes.containers
+    line, _, (segments,) = bars
+    np.testing.assert_allclose(
+        np.float64(line.get_ydata()), [point.mean for point in result.curve.values()]
+    )
+    lengths = [float(np.ptp(segment[:, 1])) / 2 for segment in segments.get_segments()]
+    errors = [result.gaps[k].standard_error for k in (1, 5)]
+    np.testing.assert_allclose(lengths, [*errors, 0], atol=1e-12)
+    assert max(errors) < result.estimate.standard_error / 2
+    assert "difference to K = 50" in axes.get_title()
 
 
 @pytest.mark.parametrize("samples", [300, 100, 50])
@@ -130,6 +152,10 @@ def test_estimates_and_effective_sample_size_against_numpy(table, linear, monkey
         groups = (logsumexp(table.reshape(-1, k, 4), axis=1) - math.log(k)).mean(axis=0)
         assert result.curve[k].mean == pytest.approx(groups.mean(), rel=1e-12)
         assert result.curve[k].standard_error == pytest.approx(stats.sem(groups), rel=1e-9)
+        below = logsumexp(table, axis=0) - math.log(300) - groups  # each image's own difference
+        assert result.gaps[k].mean == pytest.approx(below.mean(), rel=1e-9)
+        assert result.gaps[k].standard_error == pytest.approx(stats.sem(below), rel=1e-9)
+    assert result.gaps.keys() == {1, 5, 50}
 
 
 def test_the_curve_where_the_last_draws_are_less_than_a_group(table, linear, monkeypatch):
@@ -139,6 +165,32 @@ def test_the_curve_where_the_last_draws_are_less_than_a_group(table, linear, mon
     groups = logsumexp(table[:200].reshape(2, 100, 4), axis=1) - math.log(100)
     assert curve[100].mean == pytest.approx(groups.mean(), rel=1e-12)
     assert curve[1].mean == pytest.approx(table[:270].mean(), rel=1e-12)
+
+
+def test_the_error_of_the_draws_is_that_of_runs_with_other_seeds(linear):
+    """80 runs on the same images: their spread has an error of 8 %."""
+    found = log_likelihood(linear, POINTS, 200, seed=1).sampling_error
+    log_weights = np.float64(linear.log_weights(POINTS, 80 * 200, seed=2)).reshape(80, 200, -1)
+    means = (logsumexp(log_weights, axis=1) - math.log(200)).mean(axis=1)
+    assert found == pytest.approx(means.std(ddof=1), rel=0.25)
+
+
+def test_the_standard_error_holds_the_error_of_the_draws_once():
+    """2000 data sets of 40 images with 8 draws each, whose noise is as large as the images' spread."""
+    random = np.random.default_rng(0)
+    log_p = random.normal(-100, 0.5, (2000, 1, 40))
+    log_weights = log_p + random.normal(-0.98, 1.4, (2000, 8, 40))  # E w = p
+    per_image = logsumexp(log_weights, axis=1) - math.log(8)
+    assert np.var(per_image - log_p[:, 0]) > 0.5**2
+    sizes = np.exp(2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1))
+    pairs = zip(per_image, sizes, strict=True)
+    results = [LogLikelihood(8, each, {}, {}, size) for each, size in pairs]
+    reported = np.sqrt(np.mean([result.estimate.standard_error**2 for result in results]))
+    assert reported == pytest.approx(per_image.mean(axis=1).std(), rel=0.05)
+    alone = (per_image - log_p[:, 0]).mean(axis=1).std()
+    delta = np.sqrt(np.mean([result.sampling_error**2 for result in results]))
+    assert 0.6 * alone < delta < alone  # of so few effective draws too little is known
+    assert results[0].few == 40
 
 
 def test_figures_do_not_depend_on_batches_or_chunks(linear, monkeypatch):

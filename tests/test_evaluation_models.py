@@ -300,13 +300,17 @@ def found_of(model, data, **kwargs):
 
 def test_an_autoencoder_is_measured_by_what_it_has():
     metrics, texts, figures = found_of(built(Autoencoder(), (8, 8, 1)), images())
-    assert metrics.keys() == {"elbo", "reconstruction", "neighbours"}
+    assert metrics.keys() == {"settings", "elbo", "gap", "reconstruction", "neighbours"}
+    assert metrics["settings"]["data"] == "blobs, test, 20 images"
+    assert "trained steps" not in metrics["settings"]  # it was never compiled
     assert "loss" in metrics["elbo"]
+    gap = metrics["gap"]
+    assert gap["gap"]["mean"] == pytest.approx(gap["test"]["mean"] - gap["train"]["mean"], rel=1e-6)
     assert "elbo" not in metrics["elbo"]
     assert "no bound" in texts["Loss"]
     assert "Autoencoder has no `log_weights`" in texts["Log-likelihood"]
     assert "Not computed: the model has no `posterior`" in texts["What the code carries"]
-    assert figures.keys() == {"reconstruct"}
+    assert figures.keys() == {"reconstruct", "encodings"}
     with pytest.raises(InvalidValueError, match=r"'measures'.*log_weights.*Autoencoder"):
         found_of(built(Autoencoder(), (8, 8, 1)), images(), measures=["likelihood"])
 
@@ -341,6 +345,36 @@ def test_bits_per_dimension_of_bytes():
     assert "nll" in metrics["reconstruction"]
 
 
+def test_bits_per_dimension_of_binary_pixels_and_none_of_a_density():
+    """Logits of 0 give each binary pixel one bit; a density's bits would need the width of a value."""
+    for likelihood in ("bernoulli", Gaussian(1.0)):
+        model = built(VAE(2, hidden_units=(), likelihood=likelihood, seed=0), (4, 4))
+        for weight in (*model.encoder.weights, *model.decoder.weights):
+            weight.assign(np.zeros(weight.shape))
+        x = blobs(20, (4, 4)) > 100
+        metrics, texts, _ = found_of(model, Images("bits", x, x), num_samples=20)
+        for name in ("elbo", "likelihood"):
+            bits = metrics[name].get("bits_per_dimension")
+            if likelihood == "bernoulli":
+                assert bits["mean"] == pytest.approx(1, rel=1e-5)
+            else:
+                assert bits is None
+        assert ("a density" in texts["Log-likelihood"]) == (likelihood != "bernoulli")
+
+
+def test_few_effective_draws_are_told_with_the_images_share():
+    x = POINTS.astype("float32")
+    images = Images("points", x, x)
+    found = evaluation.evaluate(
+        built(TwoLayers()), images, measures=["likelihood"], num_samples=100
+    )
+    few = found.metrics["likelihood"]["images_below_10_effective_samples"]
+    assert 0 < few < len(x)
+    (caveat,) = found.metrics["likelihood"]["caveats"]
+    share = f"{100 * few / len(x):.1f} % of the images ({few} of {len(x)})"
+    assert caveat.startswith(f"{share} have an effective sample size below 10")
+
+
 def test_a_conditional_model_is_measured_with_the_labels_of_its_images():
     x = POINTS.astype("float32")
     data = Images("points", x, x, LABELS, LABELS)
@@ -348,8 +382,9 @@ def test_a_conditional_model_is_measured_with_the_labels_of_its_images():
     metrics, _, figures = found_of(model, data, num_samples=50)
     exact = closed_form(linear_vae(True), POINTS - SHIFTS[LABELS])
     assert metrics["likelihood"]["mean"] == pytest.approx(exact.log_p.mean(), rel=1e-4)
-    assert metrics.keys() == {"elbo", "likelihood", "latent", "reconstruction", "neighbours"}
-    assert figures.keys() == {"reconstruct", "generated"}
+    names = {"settings", "elbo", "gap", "likelihood", "latent", "reconstruction", "neighbours"}
+    assert metrics.keys() == names
+    assert {"reconstruct", "generated"} < figures.keys()
     with pytest.raises(InvalidValueError, match=r"'data'.*labels.*condition"):
         evaluation.evaluate(model, Images("bare", x, x))
 

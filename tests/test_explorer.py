@@ -282,6 +282,7 @@ def test_from_a_seed(visit, colour):
     page.click("text=From seed")
     image, z = colour.generate(11)
     assert_shows(page, "#picture", image)
+    np.testing.assert_allclose(image, levels(colour.model.generate(1, seed=11)[0]), atol=1)
     values = [text.replace("−", "-") for text in page.locator("#sliders .value").all_inner_texts()]
     np.testing.assert_allclose(np.array(values, float), z, atol=0.0051)
 

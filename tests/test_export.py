@@ -298,6 +298,44 @@ def test_a_model_that_cannot_be_exported_says_why(tmp_path):
         export_decoder(model, tmp_path / "m", with_encoder=True)
 
 
+def _numpy(model, z):
+    return np.asarray(z)
+
+
+def _branch(model, z):
+    return z if ops.sum(z) > 0 else -z
+
+
+def _untracked(model, z):
+    with tf.init_scope():
+        table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [2.0]), 0.0)
+    _untracked.kept = table
+    return z * table.lookup(tf.constant("a"))
+
+
+@pytest.mark.parametrize("change", [_numpy, _branch, _untracked])
+def test_a_model_that_tensorflow_does_not_compile_says_why(change, tmp_path):
+    class Own(VAE):
+        def decode(self, z):
+            return self.decoder(change(self, z))
+
+    model = built(Own(latent_dim=2, hidden_units=(4,), seed=0))
+    words = r"'model'.*(the signature 'serving_default'|the SavedModel).*Own, whose code raised"
+    with pytest.raises(ValueError, match=words):
+        export_decoder(model, tmp_path / "m")
+    assert not (tmp_path / "m" / "1").exists()
+
+
+def test_a_full_disk_is_one_wherever_it_is_found(model, tmp_path, monkeypatch):
+    def full(*args):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr("tensorflow.saved_model.save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        export_decoder(model, tmp_path / "m")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
 def test_a_saved_model_at_a_path_of_its_own(model, tmp_path):
     path = export_saved_model(model, tmp_path / "saved")
     assert path == tmp_path / "saved"

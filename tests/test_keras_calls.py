@@ -43,6 +43,8 @@ def test_an_epoch_may_have_more_steps_than_there_are_batches(steps_per_execution
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_train_on_batch_is_a_step_of_fit(run_eagerly):
     one, other = (small_vae(run_eagerly=run_eagerly, jit_compile=False) for _ in range(2))
+    one.build(X.shape)
+    one.begin(X.astype("float32") / 255)  # as `fit` does
     logs = [one.train_on_batch(X[rows : rows + 10], return_dict=True) for rows in (0, 10, 20)]
     history = other.fit(X, batch_size=10, shuffle=False, verbose=0).history
     for name, value in logs[0].items():  # each call's own, and the mean of an epoch's

@@ -18,6 +18,7 @@ def one_step(**kwargs):
     """A model after one step of plain gradient descent on 20 images, and the history."""
     model = small_vae(optimizer=keras.optimizers.SGD(RATE), **{"jit_compile": False} | kwargs)
     model.build((None, 8, 8))
+    model.begin(blobs(20).astype("float32") / 255)
     before = {weight.path: weight.numpy() for weight in model.trainable_weights}
     history = model.fit(blobs(20), batch_size=20, shuffle=False, verbose=0).history
     return model, before, history
@@ -35,6 +36,7 @@ def test_an_overridden_objective_is_what_is_descended():
     twin = small_vae(jit_compile=False)
     twin.build((None, 8, 8))
     x = blobs(20).astype("float32") / 255
+    twin.begin(x)
     noise = twin.sampling.normal((20, 2))
     with tf.GradientTape() as tape:
         z_mean, z_log_var = twin.encoder(x)

@@ -5,8 +5,7 @@ import pytest
 from helpers import blobs
 from keras import ops
 from PIL import Image
-from scipy.stats import norm
-from sklearn.decomposition import PCA
+from plot_helpers import noise, rendered, shown, tiles
 from small_models import Autoencoder, TwoLayers
 
 from vae_tf import Condition, plots
@@ -14,32 +13,6 @@ from vae_tf.data import Images
 from vae_tf.distributions import Normal
 from vae_tf.models.vae import VAE
 from vae_tf.plots import pictures
-
-
-def noise(num, *shape, seed=0):
-    return np.random.default_rng(seed).random((num, *shape))
-
-
-def shown(figure):
-    """The array that a figure of one image shows, drawn as it is, the first row on top."""
-    (image,) = figure.axes[0].images
-    assert image.get_clim() == (0, 1)
-    assert image.get_cmap().name == "gray"
-    assert image.get_interpolation() == "nearest"
-    assert image.origin == "upper"
-    assert figure.axes[0].yaxis_inverted()
-    return np.asarray(image.get_array())
-
-
-def tiles(grid, height, width):
-    """Cut a grid at its gaps of one pixel: `(rows, columns, height, width, ...)`."""
-    return np.array(
-        [
-            [grid[y : y + height, x : x + width] for x in range(0, grid.shape[1], width + 1)]
-            for y in range(0, grid.shape[0], height + 1)
-        ]
-    )
-
 
 # Grids.
 
@@ -63,36 +36,75 @@ def test_tiles_are_in_their_places(shape, as_bytes):
         assert (rest == 0.5).all()
 
 
-@pytest.mark.parametrize(("num", "rows", "columns"), [(1, 1, 1), (5, 2, 3), (9, 3, 3), (10, 3, 4)])
+@pytest.mark.parametrize(("num", "rows", "columns"), [(1, 1, 1), (5, 3, 2), (9, 3, 3), (13, 4, 4)])
 def test_a_grid_is_about_square(num, rows, columns):
     assert plots.image_grid(np.zeros((num, 3, 4))).shape == (4 * rows - 1, 5 * columns - 1)
 
 
-def test_flat_images_are_rows_and_transparency_is_left_out():
-    np.testing.assert_array_equal(plots.image_grid(noise(1, 6)), noise(1, 6))
+def test_vectors_are_strips_and_transparency_is_left_out():
+    np.testing.assert_array_equal(
+        plots.image_grid(noise(1, 16)), np.repeat(noise(1, 16), 2, axis=0)
+    )
     np.testing.assert_array_equal(
         plots.image_grid(noise(1, 2, 2, 4)), noise(1, 2, 2, 4)[0, ..., :3]
     )
 
 
-def test_reconstructions_stand_in_the_even_columns():
+def test_each_original_stands_above_its_reconstruction_in_rows_that_say_so():
+    originals = np.rint(255 * noise(17, 4, 4, 1)).astype(np.uint8)
+    reconstructions = noise(17, 4, 4, 1, seed=1)
+    figure = plots.reconstruct(originals, reconstructions, columns=7)
+    assert len(figure.axes) == 3  # 7, 7 and 3 pairs
+    places = zip(figure.axes, (0, 7, 14), strict=True)
+    for axes, first in places:
+        above, below = tiles(shown(axes), 4, 4)
+        rows = slice(first, first + 7)
+        np.testing.assert_allclose(above, originals[rows, ..., 0] / 255)
+        np.testing.assert_allclose(below, reconstructions[rows, ..., 0])
+        labels = [text.get_text() for text in axes.get_yticklabels()]
+        assert labels == ["original", "reconstruction"]
+        assert [int(at // 5) for at in axes.get_yticks()] == [0, 1]  # tiles of 4 and a gap
+        assert axes.get_xlim() == (-0.5, 33.5)  # the last is as large as the others
+    assert "17 images" in figure.get_suptitle()
+
+
+def test_the_labels_of_the_rows_are_in_the_picture():
+    """They were cut at the edge: drawn in full, the outermost columns of pixels are white."""
+    for num, shape in ((100, (28, 28)), (30, (32, 32, 3)), (12, (64,))):
+        figure = plots.reconstruct(noise(num, *shape), noise(num, *shape))
+        assert (rendered(figure)[:, :2] == 255).all()
+
+
+def test_the_original_arrangement_has_reconstructions_in_the_even_columns():
     originals = np.rint(255 * noise(100, 4, 4, 1)).astype(np.uint8)
     reconstructions = noise(100, 4, 4, 1, seed=1)
-    figure = plots.reconstruct(originals, reconstructions)
-    found = tiles(shown(figure), 4, 4)
+    figure = plots.reconstruct(originals, reconstructions, arrangement="columns")
+    found = tiles(shown(figure.axes[0]), 4, 4)
     assert found.shape[:2] == (10, 20)  # 200 tiles
     np.testing.assert_allclose(found[:, 0::2].reshape(100, 4, 4, 1), reconstructions)
     np.testing.assert_allclose(found[:, 1::2].reshape(100, 4, 4, 1), originals / 255)
     title = figure.axes[0].get_title()
-    assert "100 test images" in title
+    assert "100 images" in title
     assert "even columns (from 0) reconstructed, odd columns real" in title
+    with pytest.raises(ValueError, match=r"'arrangement'.*'rows' or 'columns'.*'pairs'"):
+        plots.reconstruct(originals, reconstructions, arrangement="pairs")
+
+
+def test_the_extremes_of_the_likelihood():
+    images, log_probs = noise(6, 4, 5), np.array([3.0, -1, 5, 0, 9, 2])
+    figure = plots.extremes(images, log_probs, count=2)
+    (least, most) = tiles(shown(figure.axes[0]), 4, 5)
+    np.testing.assert_array_equal(least, images[[1, 3]])
+    np.testing.assert_array_equal(most, images[[4, 2]])
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["least likely", "most likely"]
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_generated_images_are_shown_row_by_row(channels):
     images = noise(16, 4, 5, *channels)
     figure = plots.generated(images, "sixteen")
-    found = tiles(shown(figure), 4, 5)
+    found = tiles(shown(figure.axes[0]), 4, 5)
     assert found.shape[:2] == (4, 4)
     np.testing.assert_array_equal(found.reshape(images.shape), images)
     assert figure.axes[0].get_title() == "sixteen"
@@ -122,15 +134,15 @@ def test_the_training_process_shows_the_history():
     for label, axes, name, rows in (
         ("total (−ELBO)", upper, "loss", slice(None)),
         ("reconstruction", upper, "reconstruction_loss", slice(None)),
-        ("total, test set", upper, "val_loss", tested),
+        ("total, held-out images", upper, "val_loss", tested),
         ("KL", lower, "kl_loss", slice(None)),
-        ("weight β of the KL (right)", beta, "beta", slice(None)),
+        ("weight β (right)", beta, "beta", slice(None)),
     ):
         assert lines[label].axes is axes
         np.testing.assert_array_equal(lines[label].get_xdata(), record["step"][rows])
         np.testing.assert_array_equal(lines[label].get_ydata(), record[name][rows])
-    assert lines["total, test set"].get_marker() == "o"
-    assert lines["total, test set"].get_linestyle() == "None"
+    assert lines["total, held-out images"].get_marker() == "o"
+    assert lines["total, held-out images"].get_linestyle() == "None"
     legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
     legends = [text.get_text() for legend in legends for text in legend.get_texts()]
     assert sorted(legends) == sorted(lines)
@@ -138,6 +150,49 @@ def test_the_training_process_shows_the_history():
     assert beta.get_ylim() == (0, 1.05)
     assert [axes.get_ylabel() for axes in (upper, lower)] == ["nats per image"] * 2
     assert lower.get_xlabel() == "step"
+
+
+def spiky(height):
+    """A KL that is `height` at step 5 for a moment, and between 10 and 20 afterwards; 2,000 steps."""
+    steps = np.unique(np.geomspace(1, 2000, 300).round())
+    kl = 15 + 5 * np.sin(steps)
+    kl[steps == 5] = height
+    held_out = np.where(np.arange(len(steps)) % 20 == 9, 24.0, np.nan)
+    return {"step": steps, "loss": kl + 100, "kl_loss": kl, "val_loss": 100 + held_out}
+
+
+def test_a_spike_does_not_set_the_scale_and_is_said_in_figures():
+    upper, lower = plots.train_process(spiky(500)).axes
+    assert 20 < lower.get_ylim()[1] < 30
+    assert lower.get_ylim()[0] < 10
+    (line,) = lower.get_lines()
+    assert line.get_ydata().max() == 500  # nothing is left out of the line itself
+    assert [text.get_text() for text in lower.get_legend().get_texts()] == [
+        "KL\n(up to 500, at step 5)"
+    ]
+    assert 124 < upper.get_ylim()[1] < 150  # above the held-out images' loss
+    assert "total (−ELBO)\n(up to 600, at step 5)" in [
+        line.get_label() for line in upper.get_lines()
+    ]
+
+
+def test_without_a_spike_the_scale_has_everything():
+    for record in (spiky(25), history()):
+        for axes in plots.train_process(record).axes:
+            values = np.concatenate([line.get_ydata() for line in axes.get_lines()])
+            assert axes.get_ylim()[1] >= np.nanmax(values)
+            assert axes.get_ylim()[0] <= np.nanmin(values)
+
+
+def test_legends_stand_beside_the_curves_and_held_out_points_above_the_lines():
+    figure = plots.train_process(history())
+    rendered(figure)
+    for axes in figure.axes[:2]:
+        assert axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1
+        assert axes.get_legend().get_window_extent().x1 <= figure.bbox.x1
+    *lines, points = figure.axes[0].get_lines()
+    assert points.get_zorder() > max(line.get_zorder() for line in lines)
+    assert points.get_color() not in {line.get_color() for line in lines}
 
 
 @pytest.mark.parametrize("num", [0, 1])  # interrupted before the first step; one step alone
@@ -165,120 +220,6 @@ def test_a_weight_above_one_is_in_sight():
     assert beta.get_ylim()[1] > 4
 
 
-# The latent space.
-
-
-def test_quantiles_are_those_of_the_normal():
-    for side in (1, 2, 20):
-        masses = (np.arange(side) + 0.5) / side
-        np.testing.assert_allclose(plots.prior_quantiles(side), norm.ppf(masses), atol=1e-12)
-
-
-def paint(z):
-    """A fake decoder: Φ(z₀) in red, Φ(z₁) in green, on 6×4 pixels."""
-    z = np.asarray(z)
-    colours = np.stack([norm.cdf(z[:, 0]), norm.cdf(z[:, 1]), np.zeros(len(z))], -1)
-    return np.broadcast_to(colours[:, None, None], (len(z), 6, 4, 3))
-
-
-def test_the_plane_is_decoded_at_the_quantiles_of_the_prior():
-    asked = []
-    figure = plots.top_infer(lambda z: asked.append(z) or paint(z))
-    (z,) = asked
-    quantiles = norm.ppf((np.arange(20) + 0.5) / 20)
-    assert z.shape == (400, 2)
-    expected = {(a, b) for a in np.float32(quantiles) for b in np.float32(quantiles)}
-    assert set(map(tuple, np.asarray(z))) == expected
-    found = tiles(shown(figure), 6, 4)
-    assert found.shape[:2] == (20, 20)
-    masses = (np.arange(20) + 0.5) / 20
-    for pixel in (found[..., 0, 0, :], found[..., -1, -1, :]):
-        np.testing.assert_allclose(pixel[..., 0], np.tile(masses, (20, 1)), atol=1e-6)  # right
-        np.testing.assert_allclose(pixel[..., 1], np.tile(masses[::-1, None], 20), atol=1e-6)  # up
-
-
-@pytest.mark.parametrize("side", [1, 3, 20])
-def test_the_plane_is_labelled_with_the_codes_that_are_there(side):
-    figure = plots.top_infer(paint, side)
-    grid, axes = shown(figure), figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_0$", "$z_1$")
-    for axis, channel, line in (
-        (axes.xaxis, 0, lambda at: grid[0, round(at)]),
-        (axes.yaxis, 1, lambda at: grid[round(at), 0]),
-    ):
-        assert len(axis.get_ticklocs()) == min(5, side)
-        for at, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True):
-            value = float(label.get_text().replace("−", "-"))
-            assert value == pytest.approx(norm.ppf(line(at)[channel]), abs=0.006)
-
-
-@pytest.mark.parametrize("num", [2, 10, 15, 30])
-def test_codes_are_coloured_by_label(num):
-    z = noise(20 * num, 2)
-    labels = np.random.default_rng(1).permutation(np.arange(20 * num) % num)
-    figure = plots.top_label(z, labels, "codes")
-    axes = figure.axes[0]
-    assert len(axes.collections) == num
-    colours = {tuple(np.unique(c.get_facecolors(), axis=0).ravel()) for c in axes.collections}
-    assert len(colours) == num
-    assert {len(colour) for colour in colours} == {4}  # one RGBA for all points of a label
-    for points in axes.collections:
-        np.testing.assert_array_equal(points.get_offsets(), z[labels == int(points.get_label())])
-    legend = axes.get_legend()
-    assert {text.get_text() for text in legend.get_texts()} == set(map(str, range(num)))
-    for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
-        points = axes.collections[[c.get_label() for c in axes.collections].index(text.get_text())]
-        np.testing.assert_array_equal(handle.get_facecolors()[0], points.get_facecolors()[0])
-    assert axes.get_aspect() == 1
-    assert axes.get_title() == "codes"
-
-
-def test_codes_without_labels():
-    z = noise(30, 2)
-    (axes,) = plots.top_label(z).axes
-    (points,) = axes.collections
-    np.testing.assert_array_equal(points.get_offsets(), z)
-    assert axes.get_legend() is None
-
-
-def test_the_projection_is_that_of_a_principal_component_analysis():
-    random = np.random.default_rng(0)
-    spread = np.diag([5.0, 0.1, 3.0, 1.0, 0.5]) @ np.linalg.qr(random.normal(size=(5, 5)))[0]
-    z = random.normal(size=(200, 5)) @ spread + 7
-    found, expected = plots.project(z), PCA(2).fit_transform(z)
-    signs = np.sign((found * expected).sum(0))
-    np.testing.assert_allclose(found * signs, expected, atol=1e-9)
-
-
-def test_one_code_alone_is_projected_to_the_origin():
-    np.testing.assert_allclose(plots.project(np.array([[3.0, -2.0, 1.0]])), [[0, 0]], atol=1e-12)
-
-
-def test_a_traversal_moves_one_dimension_a_row():
-    asked, start = [], np.array([0.3, -0.2, 0.1])
-
-    def bars(z):
-        """One column of pixels for each dimension, of the brightness (z + 3) / 6."""
-        asked.append(np.asarray(z))
-        return np.repeat((z[:, None] + 3) / 6, 4, axis=1)
-
-    figure = plots.traversal(bars, start, columns=7, extent=1.5)
-    assert asked[0].shape == (21, 3)
-    codes = 6 * tiles(shown(figure), 4, 3)[:, :, 0] - 3
-    values = np.linspace(-1.5, 1.5, 7)
-    for row in range(3):
-        expected = np.tile(start, (7, 1))
-        expected[:, row] = values
-        np.testing.assert_allclose(codes[row], expected, atol=1e-6)
-    axes = figure.axes[0]
-    rows = [text.get_text() for text in axes.get_yticklabels()]
-    assert rows == ["$z_{0}$", "$z_{1}$", "$z_{2}$"]
-    assert [int(at // 5) for at in axes.get_yticks()] == [0, 1, 2]  # tiles of 4 pixels and a gap
-    assert [int(at // 4) for at in axes.get_xticks()] == [0, 3, 6]
-    columns = [float(text.get_text().replace("−", "-")) for text in axes.get_xticklabels()]
-    assert columns == [-1.5, 0, 1.5]
-
-
 # A run's pictures.
 
 
@@ -300,7 +241,7 @@ ALWAYS = {"reconstruct.png", "generated.png", "train_process.png"}
     ("latent_dim", "names"),
     [
         (1, {"traversal.png"}),
-        (2, {"top_infer.png", "top_label.png"}),
+        (2, {"latent_plane.png", "encodings.png"}),
         (3, {"traversal.png", "encodings.png"}),
     ],
 )
@@ -322,7 +263,7 @@ def test_the_pictures_show_the_model_and_the_test_images(tmp_path, monkeypatch):
     """What `draw` hands to each figure, in place of the files."""
     vae, images, record = model(2), run_images(120), history()
     handed = {}
-    for name in (*(name[:-4] for name in ALWAYS), "top_infer", "top_label"):
+    for name in (*(name[:-4] for name in ALWAYS), "latent_plane", "encodings"):
         monkeypatch.setattr(pictures, name, recorder(handed, name))
     plots.draw(tmp_path, vae, images, record, seed=3)
     originals, reconstructions = handed["reconstruct"]
@@ -332,9 +273,9 @@ def test_the_pictures_show_the_model_and_the_test_images(tmp_path, monkeypatch):
     np.testing.assert_array_equal(handed["generated"][0], vae.generate(100, seed=3))
     assert handed["train_process"][0] is record
     z = noise(4, 2)
-    np.testing.assert_array_equal(handed["top_infer"][0](z), vae.decode_images(z))
-    np.testing.assert_allclose(handed["top_label"][0], vae.encode(images.x_test)[0], rtol=1e-6)
-    np.testing.assert_array_equal(handed["top_label"][1], images.y_test)
+    np.testing.assert_array_equal(handed["latent_plane"][0](z), vae.decode_images(z))
+    np.testing.assert_allclose(handed["encodings"][0], vae.encode(images.x_test)[0], rtol=1e-6)
+    np.testing.assert_array_equal(handed["encodings"][1], images.y_test)
     first = originals
     plots.draw(tmp_path, vae, images, record, seed=3)
     np.testing.assert_array_equal(handed["reconstruct"][0], first)
@@ -346,8 +287,8 @@ def recorder(handed, name):
     """A figure function that keeps its arguments and draws nothing."""
 
     class Nothing:
-        def savefig(self, *args, **kwargs):
-            pass
+        def savefig(self, path, **kwargs):
+            path.touch()
 
     def record(*args):
         handed[name] = args
@@ -388,9 +329,12 @@ class Shifted(VAE):
     [
         (Autoencoder, {"reconstruct", "encodings"}),
         (Spatial, {"reconstruct"}),
-        (lambda: VAE(2, hidden_units=()), {"reconstruct", "generated", "top_infer", "top_label"}),
-        (lambda: Shifted(2, hidden_units=()), {"reconstruct", "generated", "top_label"}),
-        (lambda: Unsaid(2, hidden_units=()), {"reconstruct", "top_label"}),
+        (
+            lambda: VAE(2, hidden_units=()),
+            {"reconstruct", "generated", "latent_plane", "encodings"},
+        ),
+        (lambda: Shifted(2, hidden_units=()), {"reconstruct", "generated", "encodings"}),
+        (lambda: Unsaid(2, hidden_units=()), {"reconstruct", "encodings"}),
         (lambda: Unsaid(3, hidden_units=()), {"reconstruct", "encodings"}),
         (TwoLayers, {"reconstruct", "generated", "traversal", "encodings"}),
     ],
@@ -416,13 +360,35 @@ def test_the_pictures_of_a_conditional_model_have_the_labels_of_the_test_images(
     model.build((None, 8, 8, 1))
     figures = plots.figures(model, images.x_test, images.y_test, only=("generated", "reconstruct"))
     expected = np.repeat([[0.018, 0.5, 0.982]], 34, axis=0).ravel()[:100]  # labels 0, 1, 2, 0, ...
-    generated = tiles(shown(figures["generated"]), 8, 8).reshape(100, -1)
+    generated = tiles(shown(figures["generated"].axes[0]), 8, 8).reshape(100, -1)
     np.testing.assert_allclose(generated.mean(1), np.resize(expected[:12], 100), atol=1e-3)
-    pairs = tiles(shown(figures["reconstruct"]), 8, 8).reshape(-1, 64)[:24]
-    np.testing.assert_allclose(pairs[0::2].mean(1), expected[:12], atol=1e-3)
-    assert plots.figures(model, images.x_test, images.y_test).keys() >= {"top_infer", "top_label"}
+    rows = [tiles(shown(axes), 8, 8)[1] for axes in figures["reconstruct"].axes]
+    means = np.concatenate(rows).mean((1, 2))
+    np.testing.assert_allclose(means, expected[:12], atol=1e-3)
+    assert plots.figures(model, images.x_test, images.y_test).keys() >= {
+        "latent_plane",
+        "encodings",
+    }
 
 
 def test_what_is_outside_of_an_images_range_is_black_or_white():
     grid = plots.image_grid(np.array([[[[-0.5, 1.5, 0.25]]]]))
     np.testing.assert_array_equal(grid, [[[0, 1, 0.25]]])
+
+
+def test_matplotlib_has_nothing_to_say_of_a_gaussian_in_colour(caplog):
+    """It logs "Clipping input data" where it is given what is outside of [0, 1]."""
+    model = VAE(2, hidden_units=(), likelihood="gaussian", seed=0)
+    model.build((None, 6, 5, 3))
+    model.decoder.set_weights([20 * weight for weight in model.decoder.get_weights()])
+    assert np.ptp(model.generate(50, seed=0)) > 2
+    for figure in plots.figures(model, noise(12, 6, 5, 3).astype("float32")).values():
+        rendered(figure)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_large_images_are_fewer_in_a_picture():
+    x = np.zeros((30, 1200, 1200, 3), "uint8")
+    scene = pictures.Scene(None, x)
+    assert 1 <= len(scene.picked) <= 4
+    assert len(pictures.Scene(None, x[:, ::40, ::40]).picked) == 30

@@ -42,11 +42,10 @@ def test_a_model_is_trained_evaluated_saved_and_exported(policy, tmp_path):
     model = make()
     history = model.fit(X, batch_size=20, epochs=8, verbose=0, validation_data=X).history
     assert model.encoder.get_layer("hidden_0").compute_dtype == policy.removeprefix("mixed_")
-    assert history["loss"][-1] < history["loss"][0] - 2
     keras.config.set_dtype_policy("float32")
-    twin = vae_tf.VAE(3, (16,), seed=0, binarize=True)
-    twin.compile()
-    twin.build((None, 8, 8))
+    twin = make()
+    losses = twin.fit(X, batch_size=20, epochs=8, verbose=0).history["loss"]
+    assert history["loss"][-1] == pytest.approx(losses[-1], abs=(losses[0] - losses[-1]) / 2)
     twin.set_weights([np.float32(weight) for weight in model.get_weights()])
     # bfloat16 has 8 bits, and the networks two layers each
     for ours, theirs in zip(model.evaluate(X, verbose=0), twin.evaluate(X, verbose=0), strict=True):

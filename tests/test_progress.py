@@ -4,6 +4,7 @@ import io
 import re
 import types
 
+import numpy as np
 import pytest
 
 from vae_tf.cli.evaluate import progress
@@ -24,18 +25,28 @@ def _wide(monkeypatch):
 
 
 def a_model(steps_made=0):
-    metrics = [types.SimpleNamespace(name=name) for name in ("loss", "rate", "distortion")]
-    return types.SimpleNamespace(steps_made=steps_made, metrics=metrics)
+    return types.SimpleNamespace(steps_made=steps_made)
 
 
-def trained(stream, steps=(2, 4, 20), end=True):
-    """The callback after executions that ended with these steps, of 20 in all."""
-    hook, model = Progress(20, 50, stream), a_model()
+def terms(step, count):
+    """Those of `count` steps that end with `step`: what an execution gives."""
+    numbers = np.arange(step - count + 1, step + 1)
+    return {
+        "loss": 100 / numbers,
+        "rate": 3.0 + 0 * numbers,
+        "kl_by_dimension": np.ones((count, 4)),
+    }
+
+
+def trained(stream, steps=(2, 4, 20), end=True, of=20):
+    """The callback after executions that ended with these steps."""
+    hook, model = Progress(of, 50, stream), a_model()
     hook.set_model(model)
     hook.on_train_begin()
     for step in steps:
-        model.steps_made = step
-        hook.on_train_batch_end(0, {"distortion": 1.25, "loss": 100 / step, "rate": 3.0})
+        seen, model.steps_made = model.steps_made, step
+        hook.on_steps_end(types.SimpleNamespace(terms=terms(step, step - seen)))
+        hook.on_train_batch_end(0, {"loss": -1.0})  # Keras's running mean over the epoch
     if end:
         hook.on_train_end()
     return hook
@@ -51,10 +62,15 @@ def test_elsewhere_a_line_for_each_tenth_has_every_term_in_order():
     first, *lines = stream.getvalue().splitlines()
     assert first == "Compiling the training loop ..."
     assert [line.split("  ")[0] for line in lines] == ["step 2/20", "step 4/20", "step 20/20"]
-    assert lines[0] == "step 2/20  loss 50.00  rate 3.00  distortion 1.25"  # compiling is no speed
-    assert re.fullmatch(
-        r"step 4/20  loss 25\.00  rate 3\.00  distortion 1\.25  \d+ images/s  \d+ s left", lines[1]
-    )
+    assert lines[0] == "step 2/20  loss 75.00  rate 3.00"  # compiling is no speed
+    assert re.fullmatch(r"step 4/20  loss 52\.08  rate 3\.00  \d+ images/s  \d+ s left", lines[1])
+
+
+def test_the_terms_are_means_of_the_last_hundred_steps():
+    stream = io.StringIO()
+    trained(stream, [50, 250, 300], of=300)
+    expected = sum(100 / step for step in range(201, 301)) / 100
+    assert f"step 300/300  loss {expected:.2f}  " in stream.getvalue()
 
 
 def test_on_a_terminal_one_line_is_drawn_again():
@@ -62,9 +78,7 @@ def test_on_a_terminal_one_line_is_drawn_again():
     trained(stream)
     text = words(stream)
     assert "Compiling the training loop ..." in text
-    assert re.search(
-        r"step 20/20.*loss 5\.00  rate 3\.00  distortion 1\.25  \d+ images/s  0 s left", text
-    )
+    assert re.search(r"step 20/20.*loss 17\.99  rate 3\.00  \d+ images/s  0 s left", text)
     assert text.rstrip("\n").count("\n") == 0
     assert stream.getvalue().count(HIDE) == stream.getvalue().count(SHOW) == 1
 

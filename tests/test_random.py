@@ -57,3 +57,18 @@ def test_a_row_depends_on_its_own_seed_alone(dim):
 def test_row_seeds_are_a_prefix_and_distinct():
     np.testing.assert_array_equal(row_seeds(7, 10), row_seeds(7, 1000)[:10])
     assert len(np.unique([row_seeds(seed, 1000) for seed in range(20)])) == 20000
+
+
+def test_the_first_row_of_a_seed_is_its_own():
+    for seed in (0, 7, 2**63 - 1, np.int64(7)):
+        assert row_seeds(seed, 3)[0] == seed
+    for seed in (2**63, 2**64 + 7):  # no int64, but seeds all the same
+        assert row_seeds(seed, 3)[0] not in (seed % 2**64, 7)
+    assert row_seeds(None, 3)[0] >= 0
+    assert not np.array_equal(row_seeds(None, 3), row_seeds(None, 3))
+
+
+@pytest.mark.parametrize(("seed", "num"), [(-1, 3), (0.5, 3), ("a", 3), (0, 0), (0, 1.5)])
+def test_seeds_that_are_none_are_named(seed, num):
+    with pytest.raises((ValueError, TypeError), match="'seed'" if seed else "'num'"):
+        row_seeds(seed, num)

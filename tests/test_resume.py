@@ -15,6 +15,7 @@ from training_helpers import Crash, assert_same_state, small_vae
 import vae_tf
 from vae_tf import Checkpoints, KLWarmup, StepHistory
 from vae_tf.engine import checkpoints
+from vae_tf.engine.callbacks import Interruption
 
 
 def make(**kwargs):
@@ -23,10 +24,13 @@ def make(**kwargs):
     return small_vae(optimizer=keras.optimizers.Adam(rate), **kwargs)
 
 
-def fit(directory, stop_after=None, x=None, epochs=4, every_steps=3, **kwargs):
+def fit(directory, stop_after=None, x=None, epochs=4, every_steps=3, extra=(), save=None, **kwargs):
     """11 steps an epoch, the last on a smaller batch; executions of 3 steps."""
     vae, history = make(steps_per_execution=3, **kwargs), StepHistory()
-    hooks = [KLWarmup(20), history, Checkpoints(directory, every_steps)]
+    kept = Checkpoints(directory, every_steps)
+    hooks = [KLWarmup(20), history, kept, *extra]
+    if save is not None:
+        save.save = kept.save
     if stop_after is not None:
         hooks.append(Crash(stop_after))
     x = blobs(105) if x is None else x
@@ -58,9 +62,34 @@ def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_st
     assert result.epoch == expected_result.epoch
 
 
+@pytest.mark.parametrize("crash", [30, 43])
+def test_the_best_weights_that_early_stopping_keeps_come_back(crash, tmp_path):
+    """The loss rises on random images to which nothing is held out: the best weights are early ones."""
+
+    def train(folder, *hooks):
+        vae = small_vae(optimizer=keras.optimizers.Adam(0.5), jit_compile=False)
+        stop = keras.callbacks.EarlyStopping(
+            "loss", patience=2, mode="max", restore_best_weights=True
+        )
+        hooks = [stop, Checkpoints(tmp_path / folder, 5), *hooks]
+        result = vae.fit(blobs(105), batch_size=10, epochs=9, verbose=0, callbacks=hooks)
+        return vae, result
+
+    whole, expected = train("whole")
+    assert len(expected.epoch) == 3  # it fell from the first on
+    with pytest.raises(RuntimeError, match="crash"):
+        train("crashed", Crash(crash - 11))
+    for _ in range(2):  # and again, when nothing is left to do
+        resumed, result = train("crashed")
+        assert_same_state(whole, resumed)
+        assert (result.history, result.epoch) == (expected.history, expected.epoch)
+
+
 def test_a_finished_training_is_not_repeated_and_more_epochs_are_another_call(tmp_path):
-    vae, _, _ = fit(tmp_path, jit_compile=False)
-    again, _, _ = fit(tmp_path, jit_compile=False)
+    vae, history, result = fit(tmp_path, jit_compile=False)
+    again, rows, given = fit(tmp_path, jit_compile=False)
+    assert rows.rows == history.rows
+    assert (given.history, given.epoch) == (result.history, result.epoch)
     assert again.optimizer.iterations == vae.optimizer.iterations == 44
     assert_same_state(again, vae)
     with pytest.raises(ValueError, match=r"another call.*'epochs': 4.*'epochs': 5"):
@@ -158,6 +187,27 @@ def test_a_saved_model_keeps_the_state_of_its_noise(tmp_path):
     for model in (vae, loaded):
         model.fit(x, epochs=2, verbose=0)
     assert_same_state(vae, loaded)
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
+def test_ctrl_c_leaves_a_checkpoint_from_which_training_goes_on(uninterrupted, moment, tmp_path):
+    """At the 14th step, or in the evaluation after the 11th, which takes the running means for its own."""
+    interruption = Interruption(begun=True)
+    ask = keras.callbacks.Callback()
+
+    def ask_late(*_, **__):
+        interruption.asked = ask.model.steps_made >= (14 if moment == "on_train_batch_end" else 11)
+
+    setattr(ask, moment, ask_late)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, every_steps=1000, extra=(ask, interruption), save=interruption)
+    state, _ = checkpoints.load_newest(tmp_path)
+    assert (state["step"], state["epoch"]) == ((14, 1) if ask.model.steps_made > 11 else (11, 0))
+    vae, history, result = fit(tmp_path, every_steps=1000)
+    expected_vae, expected_history, expected_result = uninterrupted
+    assert_same_state(vae, expected_vae)
+    assert history.rows == expected_history.rows
+    assert result.history == expected_result.history
 
 
 TRAIN = "import sys; from vae_tf.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -310,7 +310,7 @@ def embedded(models):
         out, _ = started.communicate()
         assert (started.returncode, out) == (
             0,
-            "Stopped; every request that had come was answered.\n",
+            "Stopped; every request that had been taken on was answered.\n",
         )
 
 
@@ -373,7 +373,8 @@ def test_a_server_that_is_not_there(capsys):
         assert cli.main(["generate", f"http://127.0.0.1:{number}"]) == 1
     assert time.monotonic() - start < 6
     assert re.fullmatch(
-        rf"vae-tf generate: error: UNAVAILABLE: 127\.0\.0\.1:{number} .*\n", capsys.readouterr().err
+        rf"vae-tf generate: error: UNAVAILABLE: http://127\.0\.0\.1:{number} cannot .*\n",
+        capsys.readouterr().err,
     )
     assert not pathlib.Path("generated.png").exists()
 
@@ -409,6 +410,7 @@ def refused(capfd, *words):
         ("m --engine tensorflow", "'engine'.*tensorflow_model_server is not.*--engine embedded"),
         ("m --engine docker", "'engine'.*docker is not on the PATH.*--engine embedded"),
         ("m --engine magic", "--engine.*'magic'"),
+        ("m --name ''", "'name'.*not empty.*name=''"),
         ("m --rest-port -1", "'rest_port'.*rest_port=-1"),
         ("m --grpc-port -1", "'grpc_port'.*grpc_port=-1"),
         ("m --rest-port 65536", "'rest_port'.*65535.*rest_port=65536"),
@@ -432,7 +434,7 @@ def test_what_cannot_be_served(options, message, engine, path, capfd):
     pathlib.Path("one/1/saved_model.pb").write_text("")
     pathlib.Path("empty").mkdir()
     pathlib.Path("file").write_text("")
-    assert re.search(message, refused(capfd, "serve", *options.split()))
+    assert re.search(message, refused(capfd, "serve", *shlex.split(options)))
     assert not pathlib.Path("called.json").exists()
 
 
@@ -470,7 +472,8 @@ def test_without_the_extra(package, models, monkeypatch, capfd):
     for name in [package, *sys.modules]:
         if name.partition(".")[0] == package:
             monkeypatch.setitem(sys.modules, name, None)
-    for name in ("server", "rest", "metrics", "codec"):  # which are imported anew
+    parts = "server rest rpc metrics codec core connection network visitors"
+    for name in parts.split():  # which are imported anew
         monkeypatch.delitem(sys.modules, f"vae_tf.serving.{name}", raising=False)
         monkeypatch.delattr(serving, name, raising=False)
     monkeypatch.setattr("asyncio.run", pytest.fail)
@@ -510,7 +513,14 @@ def test_help_on_serving_says_what_holds(capsys):
     ):
         assert value == default
         assert re.search(rf" {option} (?:(?! --).)*default: {default}\b", text), option
-    for words in ("auto,tensorflow,docker,embedded", "NAME=VERSION", "--cors", "SIGTERM", "429"):
+    for words in (
+        "auto,tensorflow,docker,embedded",
+        "NAME=VERSION",
+        "--cors",
+        "SIGTERM",
+        "429",
+        "--allow-host NAME",
+    ):
         assert words in text
 
 

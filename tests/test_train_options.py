@@ -85,9 +85,9 @@ def test_the_network_and_its_sizes_reach_the_model(monkeypatch):
     model, *_ = handed_to_fit(monkeypatch, options, network="")
     kernels = [w.shape for w in model.encoder.weights if len(w.shape) == 4]
     assert kernels == [(3, 3, 1, 3), (3, 3, 3, 5)]
-    with pytest.MonkeyPatch.context() as patch:  # the networks' own sizes, where none are given
+    with pytest.MonkeyPatch.context() as patch:  # the networks' own sizes
         model, *_ = handed_to_fit(patch, "--network conv", network="")
-        assert [w.shape[-1] for w in model.encoder.weights if len(w.shape) == 4] == [32, 64]
+        assert [w.shape[-1] for w in model.encoder.weights if len(w.shape) == 4] == [32]
         model, *_ = handed_to_fit(patch, "", network="")
         assert [w.shape[-1] for w in model.encoder.weights if len(w.shape) == 2] == [
             512,
@@ -192,9 +192,9 @@ def test_the_run_records_the_warm_up_and_what_each_dimension_carries(stopped):
         latent = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in latent] == [*range(1, int(history["epoch"][-1]) + 1)]
     for row in latent:
-        assert list(row) == ["epoch", "active_units", "kl_0", "kl_1"]
+        assert list(row) == ["epoch", "active_units", "kl_z1", "kl_z2", "std_z1", "std_z2"]
         steps = history["epoch"] == int(row["epoch"])
-        kl = float(row["kl_0"]) + float(row["kl_1"])
+        kl = float(row["kl_z1"]) + float(row["kl_z2"])
         expected = np.average(history["kl_loss"][steps][:3], weights=[20, 20, 5])  # images
         assert kl == pytest.approx(expected, rel=1e-4)
 

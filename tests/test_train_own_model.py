@@ -138,7 +138,7 @@ def test_interrupted_and_resumed_is_uninterrupted(images, monkeypatch):
         patch.setattr(vae_tf.StepHistory, "on_steps_end", interrupt)
         part = config(images, "part", checkpoint_every=5)
         record = train(part, progress=False, model=Autoencoder(seed=0))
-    assert record["status"] == "interrupted after 10 of 20 steps"
+    assert record["status"].startswith("interrupted after 10 of 20 steps, at once")
     folder = images.parent / "part"
     with pytest.raises(ValueError, match=r"'model'.*is your own.*prepare_resume\(RUN\), model="):
         train(prepare_resume(folder), progress=False)

@@ -133,7 +133,9 @@ def test_ctrl_c_saves_what_there_is(images_file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(StepHistory, "on_steps_end", interrupt)
     record = train(config(images_file, tmp_path, steps=5000), progress=False)
-    assert record["status"] == "interrupted after 21 of 5000 steps"
+    # Within an execution, as by a second Ctrl-C: what has been made of it cannot be gone on with.
+    words = "interrupted after 21 of 5000 steps, at once: its last checkpoint is of step 0"
+    assert record["status"] == words
     loaded, model = load_run(tmp_path / "run")
     assert loaded["status"] == record["status"]
     assert model.optimizer.iterations == 21
@@ -159,7 +161,9 @@ def test_ctrl_c_during_an_execution_leaves_each_of_its_steps_in_the_history(
 
     monkeypatch.setattr(loop, "make_train_function", interrupted)
     record = train(config(images_file, tmp_path, steps=5000), progress=False)
+    state, _ = checkpoints.load_newest(tmp_path / "run" / "checkpoints")
     _, model = load_run(tmp_path / "run")
+    assert state["step"] == model.steps_made
     assert 8 <= model.optimizer.iterations < 20
     assert record["status"] == f"interrupted after {model.steps_made} of 5000 steps"
     assert load_history(tmp_path / "run")["step"][-1] == model.steps_made

@@ -51,7 +51,7 @@ def test_fit_learns_and_reports_its_terms():
     model, x = small_vae(optimizer=keras.optimizers.Adam(1e-2)), blobs(200)
     history = model.fit(x, epochs=60, validation_data=blobs(50, seed=1), verbose=0).history
     names = ("loss", "reconstruction_loss", "kl_loss")
-    monitored = ("beta", "gradient_norm", "active_units")
+    monitored = ("beta", "gradient_norm", "active_units", "aggregate_kl")
     assert set(history) == {*names, *monitored, *(f"val_{name}" for name in names)}
     p = np.mean(x / 255, axis=0)
     assert history["loss"][-1] < -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum()
@@ -229,6 +229,7 @@ def test_training_follows_adam_on_the_elbo():
     fitted, looped = small_vae(), small_vae()
     looped.compile(run_eagerly=True, optimizer=keras.optimizers.Adam(1e-3))
     fitted.build((None, 8, 8)), looped.build((None, 8, 8))
+    looped.begin(x.astype("float32") / 255)
     fitted.fit(x, batch_size=10, epochs=1, shuffle=False, verbose=0)
     for start in (0, 10, 20):
         noise = looped.sampling((tf.zeros((10, 2)), tf.zeros((10, 2))))

@@ -20,9 +20,8 @@ _MODULE_OF = {
         ("Bernoulli", "ContinuousBernoulli", "DiscretizedLogistic", "Gaussian"), "likelihoods"
     ),
     **dict.fromkeys(("gaussian_kl", "gaussian_log_prob"), "distributions"),
-    **dict.fromkeys(
-        ("FiniteGuard", "FreeBits", "KLWarmup", "LatentMonitor", "StepHistory"), "engine.callbacks"
-    ),
+    **dict.fromkeys(("FiniteGuard", "FreeBits", "KLWarmup", "StepHistory"), "engine.callbacks"),
+    "LatentMonitor": "engine.monitor",
     "Checkpoints": "engine.checkpoints",
     "Condition": "models.condition",
     "Model": "models.base",

@@ -1,8 +1,13 @@
 """Errors that name the argument, what was expected, what was received, and what to do."""
 
+import contextlib
+import contextvars
 import math
 import numbers
+import os
 import pathlib
+
+_in_a_shell = contextvars.ContextVar("in_a_shell", default=False)
 
 
 class InvalidValueError(ValueError):
@@ -15,6 +20,10 @@ class InvalidTypeError(TypeError):
 
 class CollapseWarning(UserWarning):
     """Latent dimensions carry nothing, and the model may be less than it could be."""
+
+
+class PriorMismatchWarning(UserWarning):
+    """The codes of the images lie elsewhere than draws from the prior: what is generated suffers."""
 
 
 class GreyValuesWarning(UserWarning):
@@ -31,7 +40,39 @@ def invalid(argument, expected, received, hint="", kind=InvalidValueError):
     message = (
         f"Invalid {noun} for argument '{argument}': expected {expected}. Received: {received}."
     )
-    return kind(f"{message} {hint}".rstrip())
+    lines = f"{message} {hint}".rstrip().split("\n")
+    return kind("\n".join(map(printable, lines)))
+
+
+def printable(text):
+    r"""`text` with its control characters written out, which a terminal would obey, and what is no UTF-8.
+
+    >>> print(printable("a\x1b[31m.png"))
+    a\x1b[31m.png
+    """
+    written = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(written)
+
+
+@contextlib.contextmanager
+def in_a_shell():
+    """In the block, messages name options of the command, and not arguments of Python."""
+    token = _in_a_shell.set(True)
+    try:
+        yield
+    finally:
+        _in_a_shell.reset(token)
+
+
+def as_typed(name, value):
+    """An argument as the user types it: `--resize 64` or `--cors` in a shell, and in Python
+
+    >>> as_typed("resize", 64)
+    'resize=64'
+    """
+    option = "--" + name.replace("_", "-")
+    typed = option if value is True else f"{option} {value}"
+    return typed if _in_a_shell.get() else f"{name}={value!r}"
 
 
 def check_choice(argument, value, choices):
@@ -42,11 +83,14 @@ def check_choice(argument, value, choices):
 
 
 def check_new_path(argument, path):
-    """Return `path` as a `Path`, or raise if something on the way to it is a file."""
+    """Return `path` as a `Path`, or raise if it is below a file, or below what cannot be written to."""
     path = pathlib.Path(path)
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if not nearest.is_dir():
         raise invalid(argument, "a path through directories", f"{str(path)!r}, below a file")
+    if not os.access(nearest, os.W_OK):
+        received = f"{str(path)!r}, below {str(nearest)!r}, which is not"
+        raise invalid(argument, "a path in a directory that can be written to", received)
     return path
 
 

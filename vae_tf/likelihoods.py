@@ -6,10 +6,13 @@ They are layers because a likelihood may have a weight of its own, such as a Gau
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from vae_tf import distributions
 from vae_tf.errors import InvalidTypeError, invalid
+
+LEAST = 1e-3  # of the brightness at which a decoder's pixel begins (as Burda et al. 2016 had it)
 
 
 class Likelihood(keras.layers.Layer):
@@ -36,6 +39,17 @@ class Likelihood(keras.layers.Layer):
     def parameter_shape(self, image_shape):
         """The shape that a decoder must give for an image, without the batch."""
         return tuple(image_shape)
+
+    def begin(self, mean, std):
+        """Begin training at the images' mean: its own weights are set, and the decoder's bias given.
+
+        Args:
+            mean, std: of each pixel over the training images, NumPy `image_shape`, white being 1.
+
+        Returns:
+            Parameters of p(x) with this mean, NumPy `parameter_shape(image_shape)`; here zeros.
+        """
+        return np.zeros(self.parameter_shape(mean.shape))
 
     def call(self, parameters):
         return self.mean(parameters)
@@ -71,6 +85,10 @@ class Bernoulli(Likelihood):
     def distribution(self, parameters):
         return distributions.Bernoulli(parameters)
 
+    def begin(self, mean, std):
+        mean = np.clip(mean, LEAST, 1 - LEAST)
+        return np.log(mean) - np.log1p(-mean)
+
 
 @keras.saving.register_keras_serializable(package="vae_tf")
 class ContinuousBernoulli(Likelihood):
@@ -83,6 +101,9 @@ class ContinuousBernoulli(Likelihood):
 
     def distribution(self, parameters):
         return distributions.ContinuousBernoulli(parameters)
+
+    def begin(self, mean, std):
+        return _inverse(self.mean, mean, 1 / LEAST)  # at that logit the mean is 1 − LEAST
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
@@ -130,6 +151,13 @@ class Gaussian(Likelihood):
             )
         return distributions.PixelNormal(parameters, 2.0 * ops.convert_to_tensor(self.log_sigma))
 
+    def begin(self, mean, std):
+        if self.log_sigma.trainable:
+            std = np.broadcast_to(std, mean.shape)
+            std = std if self.sigma == "per_pixel" else np.sqrt(np.mean(np.square(std)))
+            self.log_sigma.assign(np.log(np.maximum(std, LEAST)))
+        return mean
+
     def get_config(self):
         return {**super().get_config(), "sigma": self.sigma}
 
@@ -148,6 +176,14 @@ class DiscretizedLogistic(Likelihood):
 
     def distribution(self, parameters):
         return distributions.DiscretizedLogistic(*ops.unstack(parameters, 2, axis=-1))
+
+    def begin(self, mean, std):
+        log_scale = np.log(math.sqrt(3) / math.pi * np.maximum(std, LEAST))
+
+        def parameters(middle):
+            return np.stack([middle, log_scale], axis=-1)
+
+        return parameters(_inverse(lambda middle: self.mean(parameters(middle)), mean, 3.0))
 
 
 LIKELIHOODS = {
@@ -168,6 +204,16 @@ def get_likelihood(likelihood):
         names = ", ".join(map(repr, LIKELIHOODS))
         raise invalid("likelihood", f"{names} or a Likelihood layer", repr(likelihood))
     return likelihood
+
+
+def _inverse(rising, value, limit):
+    """Where a rising function of arrays has this value, by bisection between −limit and limit."""
+    low, high = np.full(value.shape, -limit), np.full(value.shape, limit)
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = ops.convert_to_numpy(rising(middle.astype("float32"))) > value
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return (low + high) / 2
 
 
 def _check_sigma(sigma):

@@ -75,7 +75,7 @@ def dense_decoder(
 def conv_encoder(
     image_shape,
     latent_dim,
-    filters=(32, 64),
+    filters=None,
     activation="relu",
     kernel_initializer="he_uniform",
     seed=None,
@@ -85,7 +85,7 @@ def conv_encoder(
     Args:
         image_shape: `(height, width)` or `(height, width, channels)`. Each convolution halves height
             and width, so 2^len(filters) must divide them.
-        filters: how many channels each convolution gives.
+        filters: how many channels each convolution gives; by default `filters_for(image_shape)`.
 
     The other arguments, and what is returned, as for `dense_encoder`.
 
@@ -99,6 +99,7 @@ def conv_encoder(
     Source: Radford et al. (2016), "Unsupervised representation learning with deep convolutional
     GANs", section 3, for strides in the place of pooling.
     """
+    filters = filters_for(image_shape) if filters is None else filters
     height, width, *channels = _check_divides("image_shape", image_shape, len(filters))
     seeds = _seeds(seed)
     inputs = keras.Input(tuple(image_shape), name="x")
@@ -113,7 +114,7 @@ def conv_encoder(
 def conv_decoder(
     latent_dim,
     output_shape,
-    filters=(64, 32),
+    filters=None,
     activation="relu",
     kernel_initializer="he_uniform",
     seed=None,
@@ -126,10 +127,12 @@ def conv_decoder(
     Args:
         output_shape: `(height, width, ...)`, what the likelihood needs for an image,
             `likelihood.parameter_shape(image_shape)`.
-        filters: how many channels each transposed convolution gives.
+        filters: how many channels each transposed convolution gives; by default those of
+            `conv_encoder`, turned round.
 
     The other arguments as for `conv_encoder`, what is returned as for `dense_decoder`.
     """
+    filters = filters_for(output_shape)[::-1] if filters is None else filters
     height, width, *channels = _check_divides("output_shape", output_shape, len(filters))
     seeds, halved = _seeds(seed), 2 ** len(filters)
     inputs = keras.Input((latent_dim,), name="z")
@@ -144,6 +147,41 @@ def conv_decoder(
     last = _conv(layers.Conv2D, math.prod(channels), 1, None, "logits", kernel)(hidden)
     outputs = layers.Reshape(tuple(output_shape), name="image")(last)
     return keras.Model(inputs, outputs, name="decoder")
+
+
+def filters_for(image_shape):
+    """32, 64, 128, 256, ... channels, of as many layers as halve an image down to 4 to 7 pixels.
+
+    Images of other sides than these are halved as often as 2 divides them, and at least once.
+
+    Example:
+        >>> filters_for((28, 28)), filters_for((64, 64, 3))
+        ((32, 64), (32, 64, 128, 256))
+    """
+    sides, filters = np.array(image_shape[:2]), [32]
+    while np.all(sides % 2 ** (len(filters) + 1) == 0) and min(sides) >> len(filters) > 7:
+        filters.append(min(2 * filters[-1], 256))
+    return tuple(filters)
+
+
+def begin_at_mean(decoder, likelihood, images):
+    """Set a decoder's output bias, where it is still 0, so that it begins at the images' mean.
+
+    Args:
+        decoder: a `dense_decoder` or `conv_decoder`; the bias of the second is one for each channel.
+        likelihood: p(x|z), whose own weights, such as a Gaussian's σ, begin at the images' spread.
+        images: floats, NumPy `(num, *image_shape)`.
+
+    Source: Burda et al. (2016), whose published program begins so.
+    """
+    bias = decoder.get_layer("logits").bias
+    if np.any(bias):
+        return
+    shape, pixels = images.shape[1:], likelihood.parameter_shape(images.shape[1:])
+    axes = 0 if math.prod(bias.shape) == math.prod(pixels) else (0, 1, 2)
+    mean, std = (f(images, axis=axes, keepdims=True)[0] for f in (np.mean, np.std))
+    parameters = likelihood.begin(np.broadcast_to(mean, shape), np.broadcast_to(std, shape))
+    bias.assign(np.mean(np.reshape(parameters, (-1, *bias.shape)), axis=0))
 
 
 def _check_divides(argument, shape, halvings):

@@ -9,8 +9,11 @@ Keras is imported by the functions that draw: the client of a server needs `row_
 
 import contextlib
 import math
+import secrets
 
 import numpy as np
+
+from vae_tf.errors import check_positive_int
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
@@ -20,11 +23,24 @@ _LOW = 0xFFFFFFFF
 def row_seeds(seed, num):
     """The `num` int64 seeds that stand for one `seed`; the first k do not depend on `num`.
 
+    The first is `seed` itself, so that one image of seed 7 is the same everywhere: here, from the
+    signature `generate`, on the page. The others follow from it by `numpy.random.SeedSequence`,
+    and are far from those of any other seed. (A seed of 2⁶³ or more is no int64: there the first
+    follows from it, too.)
+
     Args:
-        seed: a non-negative integer.
+        seed: a non-negative integer; None draws one.
         num: how many rows.
+
+    Raises:
+        TypeError, ValueError: `seed` or `num` is something else.
     """
-    return np.random.SeedSequence(seed).generate_state(num, np.uint64).view(np.int64)
+    seed = secrets.randbits(63) if seed is None else check_positive_int("seed", seed, minimum=0)
+    num = check_positive_int("num", num)
+    seeds = np.random.SeedSequence(seed).generate_state(num, np.uint64).view(np.int64)
+    if seed < 2**63:
+        seeds[0] = seed
+    return seeds
 
 
 def child_seeds(seed, num):

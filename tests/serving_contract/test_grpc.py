@@ -6,9 +6,12 @@ import pytest
 import tensorflow as tf
 from conftest import check_message
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 ATOL = 1e-5  # float32 on another machine, in another batch
@@ -234,3 +237,55 @@ def test_the_status_of_what_is_not_there(server, model_service, which):
     message = get_model_status_pb2.GetModelStatusRequest()
     fill(message.model_spec, **{"name": server.name, **which})
     refused(MISSING, model_service.GetModelStatus, message)
+
+
+def examples(kind, **spec):
+    """A request of one tf.Example for a model that has no signature for it."""
+    message = kind(input={"example_list": {"examples": [{}]}})
+    fill(message.model_spec, **spec)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "noun"),
+    [
+        ("Classify", classification_pb2.ClassificationRequest, "classification"),
+        ("Regress", regression_pb2.RegressionRequest, "regression"),
+    ],
+)
+def test_examples_are_refused(server, prediction, method, kind, noun):
+    call = getattr(prediction, method)
+    for signature in ("", "decode"):
+        message = examples(kind, name=server.name, signature_name=signature)
+        assert f"No {noun} inputs found in SignatureDef" in refused(INVALID, call, message)
+    two = examples(kind, name=server.name, signature_name="nope")
+    words = "No signature was found with the name: nope"
+    assert words in refused(INVALID, call, two)
+    refused(MISSING, call, examples(kind, name="nope"))
+    refused(INVALID, call, kind())
+
+
+def test_one_output_is_expected_of_a_regression(server, prediction):
+    message = examples(
+        regression_pb2.RegressionRequest, name=server.name, signature_name="generate"
+    )
+    assert "Expected one output Tensor." in refused(INVALID, prediction.Regress, message)
+
+
+@pytest.mark.parametrize(
+    ("code", "method_name", "signature", "words"),
+    [
+        (INVALID, "tensorflow/serving/classify", "", "No classification inputs found"),
+        (INVALID, "tensorflow/serving/regress", "decode", "No regression inputs found"),
+        (INVALID, "tensorflow/serving/regress", "nope", "not found in model graph: nope"),
+        (grpc.StatusCode.UNIMPLEMENTED, "x", "", "Unsupported signature method_name: x"),
+    ],
+)
+def test_multi_inference_is_refused(server, prediction, code, method_name, signature, words):
+    message = inference_pb2.MultiInferenceRequest(input={"example_list": {"examples": [{}]}})
+    task = message.tasks.add(method_name=method_name)
+    fill(task.model_spec, name=server.name, signature_name=signature)
+    assert words in refused(code, prediction.MultiInference, message)
+    task.model_spec.name = "nope"
+    refused(MISSING, prediction.MultiInference, message)
+    refused(INVALID, prediction.MultiInference, inference_pb2.MultiInferenceRequest())

@@ -323,3 +323,20 @@ def test_a_connection_is_kept_after_a_refusal(server):
     for _ in range(3):
         server.refusal(400, "POST", "{}:predict", bad)
         assert server.predict(seeds) == first
+
+
+@pytest.mark.parametrize(
+    ("verb", "noun"), [("classify", "classification"), ("regress", "regression")]
+)
+def test_examples_are_refused(server, verb, noun):
+    def words(body):
+        return server.refusal(400, "POST", f"{{}}:{verb}", body)
+
+    one = {"examples": [{"x": 1.0}]}
+    assert f"No {noun} inputs found in SignatureDef" in words(one)
+    assert f"No {noun} inputs found in SignatureDef" in words({"signature_name": "decode", **one})
+    assert "No signature was found with the name: no" in words({"signature_name": "no", **one})
+    assert "key 'examples' is expected" in words({"instances": [ROW]})
+    assert "examples" in words({"examples": []})
+    assert "examples" in words({"examples": 5})
+    server.refusal(404, "POST", f"/v1/models/nope:{verb}", one)

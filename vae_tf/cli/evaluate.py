@@ -2,9 +2,11 @@
 
 import contextlib
 import sys
+import textwrap
 import time
 
 from vae_tf.cli.commands import interrupted
+from vae_tf.errors import printable
 from vae_tf.evaluation.config import EvaluateConfig
 from vae_tf.options import from_args
 
@@ -14,15 +16,12 @@ def run_evaluate(args):
 
     task = command.prepare(from_args(EvaluateConfig, args))
     count = len(task.subject.x)
-    print(f"{args.run}: {count} {task.config.split} images of {task.images.name}", flush=True)
+    about = f"{args.run}: {count} {task.config.split} images of {task.images.name}"
+    print(printable(about), flush=True)
     with progress() as show:
         result = command.evaluate_run(task, show, args.words)
-    for section in result.sections[:-2]:  # without the pictures and the settings
-        print(f"\n{section.title}")
-        for name, value in section.rows:
-            print(f"  {name:44}  {value}")
-        if not section.rows:
-            print(f"  {section.text}")
+    for section in result.sections[:-1]:  # without what is needed to do it again
+        show_section(section)
     print()
     for name in ("report.html", "report.md", "metrics.json"):
         print(f"  {task.path / name}")
@@ -30,6 +29,19 @@ def run_evaluate(args):
     if done < count:
         return interrupted(f"The log-likelihood is of {done} of {count} images.")
     return 0
+
+
+def show_section(section):
+    """A section's caveats and rows, or its text where it has no rows; nothing of one with pictures alone."""
+    if not (section.rows or section.text or section.caveats):
+        return
+    print(f"\n{section.title}")
+    for caveat in section.caveats:
+        print(textwrap.fill(f"Caution: {caveat}", 100, initial_indent="  ", subsequent_indent="  "))
+    for name, value in section.rows:
+        print(f"  {name:44}  {printable(str(value))}")
+    if not section.rows:
+        print(f"  {section.text}")
 
 
 @contextlib.contextmanager

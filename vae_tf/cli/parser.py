@@ -2,8 +2,10 @@
 
 import argparse
 
+from vae_tf import __version__
 from vae_tf.cli import commands
 from vae_tf.cli.evaluate import run_evaluate
+from vae_tf.cli.generate import run_generate
 from vae_tf.cli.serve import run_serve
 from vae_tf.cli.train import run_train
 from vae_tf.evaluation.config import EvaluateConfig
@@ -18,12 +20,12 @@ EXAMPLES = """\
 examples:
   vae-tf train                                    digits that come with the installation
   vae-tf train --dataset mnist --latent-dim 2     any image data set of tensorflow-datasets
-  vae-tf train --data photos/ --epochs 50         your own images, all of one size
-  vae-tf train --resume runs/digits_default_z10   go on after an interruption
-  vae-tf evaluate runs/digits_default_z10         likelihoods with errors, codes, a report
-  vae-tf export runs/digits_default_z10           a SavedModel in saved_models/
-  vae-tf verify-export saved_models/digits_default_z10
-  vae-tf serve saved_models/digits_default_z10    REST, gRPC and a page to look at
+  vae-tf train --data photos/ --epochs 50         your own images
+  vae-tf train --resume runs/digits_default_z5   go on after an interruption
+  vae-tf evaluate runs/digits_default_z5         likelihoods with errors, codes, a report
+  vae-tf export runs/digits_default_z5           a SavedModel in saved_models/
+  vae-tf verify-export saved_models/digits_default_z5
+  vae-tf serve saved_models/digits_default_z5    REST, gRPC and a page to look at
   vae-tf generate http://localhost:8501 --num 64 --seed 0 --out grid.png
 """
 
@@ -41,6 +43,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         "vae-tf", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw
     )
+    parser.add_argument("--version", action="version", version=f"vae-tf {__version__}")
     parser.set_defaults(needs_tensorflow=lambda args: True)
     parts = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(parts)
@@ -97,6 +100,13 @@ def _add_verify_export(parts):
         help="a SavedModel, or a directory of its versions, whose newest is taken",
     )
     verify.add_argument("--against", metavar="RUN", help="the run whose values it must give")
+    verify.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="that loading and running it may take, before its process is killed (default: 300)",
+    )
     verify.set_defaults(run_command=commands.run_verify_export)
 
 
@@ -140,6 +150,14 @@ def _add_serve(parts):
     serve.add_argument(
         "--cors", action="store_true", help="let web pages from elsewhere ask, such as the explorer"
     )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which the embedded server may be asked, beside localhost, and whose pages may "
+        "ask: that of a proxy or a tunnel. Without it, one that listens beyond this machine has any name",
+    )
     _add_limits(serve)
     serve.set_defaults(run_command=run_serve, needs_tensorflow=lambda args: False)
 
@@ -158,6 +176,19 @@ def _add_limits(serve):
         default=64,
         metavar="N",
         help="at once; more are refused with 429 or RESOURCE_EXHAUSTED (default: 64)",
+    )
+    limits.add_argument(
+        "--load-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="for a version to load and warm up, before it is given up (default: 120)",
+    )
+    serve.add_argument(
+        "--trust-model",
+        action="store_true",
+        help="let the embedded server load models with operations that vae-tf verify-export refuses: "
+        "they can do to this machine what you can",
     )
 
 
@@ -184,7 +215,7 @@ def _add_train(parts):
         help="go on with an interrupted run, from its last checkpoint, with its own options: the "
         "result is bit for bit that of the run that was never interrupted",
     )
-    train.set_defaults(run_command=run_train)
+    train.set_defaults(run_command=run_train, needs_tensorflow=lambda args: False)
 
 
 def _add_evaluate(parts):
@@ -203,8 +234,9 @@ def _add_generate(parts):
     generate = parts.add_parser(
         "generate",
         help="draw images from a run, a SavedModel or a server",
-        description="Decode draws from the prior and save them as one picture. The same seed gives the "
-        "same images, from a run, from its SavedModel and from a server of it.",
+        description="Decode draws from the prior and save them: as a grid, as one file an image, or as an "
+        "array. The same seed gives the same images, from a run, from its SavedModel and from a server "
+        "of it. However many, they are drawn and written a part at a time.",
     )
     generate.add_argument(
         "source",
@@ -224,12 +256,19 @@ def _add_generate(parts):
     generate.add_argument(
         "--out",
         default="generated.png",
-        metavar="FILE",
-        help="the picture (default: generated.png)",
+        metavar="PATH",
+        help="FILE.png: a grid at the images' own resolution; DIR: one PNG file an image; FILE.npy or "
+        "FILE.npz: floats, with the arrays images, seeds and, given --label, labels (default: "
+        "generated.png)",
     )
     generate.add_argument(
         "--model", default="vae", metavar="NAME", help="the model's name on a server (default: vae)"
     )
+    generate.add_argument(
+        "--trust-model",
+        action="store_true",
+        help="run a SavedModel with operations that vae-tf verify-export refuses",
+    )
     generate.set_defaults(
-        run_command=commands.run_generate, needs_tensorflow=lambda args: "://" not in args.source
+        run_command=run_generate, needs_tensorflow=lambda args: "://" not in args.source
     )

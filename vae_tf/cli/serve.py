@@ -11,17 +11,20 @@ import sys
 import urllib.parse
 
 from vae_tf.cli.quiet import import_tensorflow
-from vae_tf.errors import check_positive_int, invalid
+from vae_tf.errors import check_non_negative, check_positive_int, invalid
 
 
 def run_serve(args):
     from vae_tf.export import versions
     from vae_tf.serving import engines
 
+    if not args.name:
+        raise invalid("name", "a name, which is not empty", "name=''")
     path = pathlib.Path(args.saved_model)
     versions.check_labels(dict(args.label), versions.check_versions(path))
     for name in ("max_batch", "max_request_mib", "max_requests"):
         check_positive_int(name, getattr(args, name))
+    check_non_negative("load_timeout", args.load_timeout, above=True)
     for name in ("rest_port", "grpc_port"):
         if check_positive_int(name, getattr(args, name), minimum=0) > 65535:
             raise invalid(name, "a port, which is at most 65535", f"{name}={getattr(args, name)}")
@@ -60,14 +63,40 @@ def _embedded(args):
         raise invalid("engine", what, args.engine, hint) from error
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("vae_tf.serving").setLevel("INFO")
-    limits = Limits(args.max_batch, args.max_request_mib * 2**20, args.max_requests)
+    limits = Limits(
+        args.max_batch,
+        args.max_request_mib * 2**20,
+        args.max_requests,
+        load_seconds=args.load_timeout,
+    )
     ports = (args.rest_port, args.grpc_port)
     server = EmbeddedServer(
-        args.saved_model, args.name, args.host, *ports, dict(args.label), limits, args.cors
+        args.saved_model,
+        args.name,
+        args.host,
+        *ports,
+        dict(args.label),
+        limits,
+        args.cors,
+        trust_model=args.trust_model,
+        allowed_hosts=args.allow_host,
     )
     asyncio.run(_until_signalled(server, args.name))
-    print("Stopped; every request that had come was answered.")
+    left, seconds = server.unanswered, limits.drain_seconds
+    count = "1 request was" if left == 1 else f"{left} requests were"
+    late = f"{count} not answered within {seconds:g} seconds."
+    print("Stopped;", late if left else "every request that had been taken on was answered.")
+    _end_at_once_if_left_behind()
     return 0
+
+
+def _end_at_once_if_left_behind():
+    """TensorFlow, taken down beneath a model that still computes, would crash."""
+    from vae_tf.serving import servable
+
+    if servable.left_behind():
+        sys.stdout.flush()
+        os._exit(0)
 
 
 async def _until_signalled(server, name):

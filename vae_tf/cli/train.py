@@ -4,28 +4,45 @@ import sys
 import warnings
 
 from vae_tf.cli.commands import draw, interrupted
+from vae_tf.cli.quiet import import_tensorflow
 from vae_tf.errors import invalid
 from vae_tf.options import flag, from_args, given
-from vae_tf.training.config import TrainConfig
+from vae_tf.training.config import ACTIVATIONS, TrainConfig
 
 GREY = (
     "The images have grey values: their cross-entropy is a loss, and no log-likelihood. For figures "
     "that compare with\npublished log-likelihoods, train on binary images: --binarize dynamic, or fixed. "
     "A likelihood of the grey values\nthemselves is --likelihood continuous_bernoulli."
 )
+COLOUR = (
+    "The images are in colour: their cross-entropy is a loss, and no log-likelihood. A likelihood of "
+    "colours is\n--likelihood gaussian, discretized_logistic or continuous_bernoulli."
+)
 
 
 def run_train(args):
+    try:
+        plan = _plan(args)  # before TensorFlow, which takes seconds to import
+        import_tensorflow()
+    except KeyboardInterrupt:
+        return interrupted("Nothing was written.")
     from vae_tf import errors, training
     from vae_tf.engine import checkpoints
 
     warnings.simplefilter("ignore", errors.GreyValuesWarning)  # said here in the command's words
-    plan = _plan(args)
     _announce(plan)
+    drawn = []
+
+    def finish():
+        print("Drawing ...", flush=True)
+        drawn.extend(draw(plan.path, plan.images))
+
     try:
-        record = training.train(plan)
-    except checkpoints.CheckpointError as error:
-        print(f"vae-tf train: error: {error}", file=sys.stderr)
+        record = training.train(plan, finish=finish)
+    except OSError as error:
+        if not (plan.path / "config.json").is_file():  # nothing was begun
+            raise
+        print(f"vae-tf train: error: {_not_written(error, plan.path)}", file=sys.stderr)
         return 1
     except FloatingPointError as error:
         kept = checkpoints.checkpoint_paths(plan.path / "checkpoints")[:1]
@@ -36,22 +53,41 @@ def run_train(args):
         saved = f"Saved the model and its history in {plan.path} ({record['status']})."
         next_step = f"vae-tf train --resume {plan.path}, or vae-tf plot {plan.path}"
         return interrupted(f"{saved}\nNext: {next_step}")
-    print("Drawing ...", flush=True)
-    model, pictures = draw(plan.path, plan.images)
-    _summary(record, plan.path, model, pictures)
+    _summary(record, plan.path, *drawn)
     return 0
+
+
+def _not_written(error, path):
+    """What to say of a file that could not be written, and what to do."""
+    from vae_tf.engine.checkpoints import CheckpointError, checkpoint_paths
+
+    if isinstance(error, CheckpointError):
+        return error
+    where = error.filename or "the standard output"
+    kept = checkpoint_paths(path / "checkpoints")[:1]
+    begin = f"from {kept[0]}" if kept else "from the beginning"
+    return (
+        f"{error.strerror or error}: {where}. When that is mended, vae-tf train --resume {path} goes "
+        f"on {begin}."
+    )
 
 
 def _plan(args):
     """What the options ask for: a new run, or an old one with its own options."""
-    from vae_tf import training
+    from vae_tf.training import plan
 
+    if args.activation not in (None, *ACTIVATIONS):
+        import_tensorflow()
     if args.resume is None:
-        return training.prepare(from_args(TrainConfig, args))
+        plan.check_new_run(config := from_args(TrainConfig, args))
+        if config.data is None and config.dataset != "digits":
+            import_tensorflow()
+        return plan.prepare(config)
     if names := given(TrainConfig, args):
         received = ", ".join(map(flag, names))
         raise invalid("resume", "no other option: a run goes on with its own", received)
-    return training.prepare_resume(args.resume)
+    import_tensorflow()
+    return plan.prepare_resume(args.resume)
 
 
 def _announce(plan):
@@ -60,6 +96,8 @@ def _announce(plan):
     shape = "×".join(map(str, images.image_shape))
     counts = f"{len(images.x_train)} training and {len(images.x_test)} test images of {shape}"
     held = f", {len(plan.watched.x_test)} of them held out" if plan.config.held_out else ""
+    if images.x_val is not None:
+        held = f", and {len(images.x_val)} to validate on"
     verb = "Going on to" if plan.resume else "Training"
     how = f"{verb} {plan.steps} steps of {plan.batch_size} images, recipe {plan.config.recipe}"
     print(f"{images.name}: {counts}{held}\n{how}, into {plan.path}", flush=True)
@@ -69,13 +107,14 @@ def _announce(plan):
 
 def _outside_the_support(plan):
     """What to say of images whose values the likelihood is not of; None where they are."""
+    from vae_tf.data import some
     from vae_tf.likelihoods import get_likelihood
 
     support = get_likelihood(plan.config.likelihood).support
-    if support.contains(plan.images.x_train[:100]):
+    if support.contains(some(plan.images.x_train)):
         return None
     if support.kind == "binary":
-        return GREY
+        return COLOUR if plan.images.image_shape[-1] >= 3 else GREY
     return (
         f"The images have values that '{plan.config.likelihood}' is not of: the figures are no "
         "log-likelihoods."

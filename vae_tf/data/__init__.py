@@ -1,12 +1,14 @@
-"""Images, from four sources, checked and kept as bytes: digits | TFDS by name | .npz | folder.
+"""Images, from four sources, checked and kept as bytes: digits | TFDS by name | .npz, .npy | folder.
 
 `load` gives an `Images`: arrays `(N, H, W, C)`, which a model's `fit` takes as they are.
 """
 
 from vae_tf import lazy
 
+CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, RGB with alpha
 BINARIZE = ("none", "dynamic", "fixed")  # what `--binarize` takes
 FIXED_SEED = 0  # of `--binarize fixed`: one draw for all runs
+ANY_VALUE = (-float("inf"), float("inf"))  # the range of a Gaussian's pixels
 HOLD_OUT = 0.1  # of a user's own images, where they come without a test set
 
 _MODULE_OF = {
@@ -14,7 +16,8 @@ _MODULE_OF = {
     "binarize": "images",
     "hold_out": "images",
     "check_images": "checks",
+    "some": "checks",
     "load": "sources",
 }
-__all__ = ["BINARIZE", "FIXED_SEED", "HOLD_OUT", *_MODULE_OF]
+__all__ = ["ANY_VALUE", "BINARIZE", "CHANNELS", "FIXED_SEED", "HOLD_OUT", *_MODULE_OF]
 __getattr__, __dir__ = lazy.attach(__name__, _MODULE_OF)

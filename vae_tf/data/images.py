@@ -10,17 +10,30 @@ from vae_tf.errors import check_positive_int
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A train and a test set. `x_*`: `(N, H, W, C)`, uint8, bool or float32; `y_*`: labels or None."""
+    """A train and a test set, and one to validate on where the data come with it.
+
+    `x_*`: `(N, H, W, C)`, uint8, bool or float32; `y_*`: labels or None.
+    """
 
     name: str
     x_train: np.ndarray
     x_test: np.ndarray
     y_train: np.ndarray | None = None
     y_test: np.ndarray | None = None
+    x_val: np.ndarray | None = None
+    y_val: np.ndarray | None = None
 
     @property
     def image_shape(self):
         return self.x_train.shape[1:]
+
+    def mapped(self, function):
+        """The same with `function(x)` in the place of each array of images."""
+        names = ("x_train", "x_test", "x_val")
+        arrays = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(
+            self, **{name: function(x) for name, x in arrays.items() if x is not None}
+        )
 
 
 def hold_out(images, fraction):
@@ -45,13 +58,18 @@ def split(name, x, y, fraction=HOLD_OUT):
     Raises:
         ValueError: there are fewer than two images.
     """
-    check_positive_int("data (number of images)", len(x), minimum=2)
-    order = np.random.default_rng(0).permutation(len(x))
-    count = min(max(1, round(fraction * len(x))), len(x) - 1)
-    train, test = np.sort(order[count:]), np.sort(order[:count])
+    train, test = held_out(len(x), fraction)
     if y is None:
         return Images(name, x[train], x[test])
     return Images(name, x[train], x[test], y[train], y[test])
+
+
+def held_out(count, fraction=HOLD_OUT):
+    """The numbers of the images to train on, and of those to hold out, of so many; always the same."""
+    check_positive_int("data (number of images)", count, minimum=2)
+    order = np.random.default_rng(0).permutation(count)
+    out = min(max(1, round(fraction * count)), count - 1)
+    return np.sort(order[out:]), np.sort(order[:out])
 
 
 def binarize(images, seed=FIXED_SEED):
@@ -63,14 +81,29 @@ def binarize(images, seed=FIXED_SEED):
 
     Source: Salakhutdinov & Murray (2008), "On the quantitative analysis of deep belief networks".
     """
-    return dataclasses.replace(
-        images,
-        x_train=_draw_binary(images.x_train, [seed, 0]),
-        x_test=_draw_binary(images.x_test, [seed, 1]),
-    )
+    numbers = iter(range(3))  # of the parts: training, test, validation
+    return images.mapped(lambda x: _draw_binary(x, [seed, next(numbers)]))
 
 
 def _draw_binary(x, seed):
     white = 255 if x.dtype.kind in "ui" else 1
     random = np.random.default_rng(seed)
     return np.stack([random.random(image.shape, np.float32) * white < image for image in x])
+
+
+def as_bytes(x):
+    """Floats that were bytes divided by 255 as these bytes again; other images as they are.
+
+    Floats become float32 in any case.
+    """
+    if x.dtype.kind != "f":
+        return x
+    found = np.empty(x.shape, np.uint8)
+    for row, image in enumerate(x):
+        whole = np.rint(image * 255)
+        if not (
+            whole.min() >= 0 and whole.max() <= 255 and np.abs(whole - image * 255).max() < 1e-3
+        ):
+            return x.astype(np.float32, copy=False)
+        found[row] = whole
+    return found

@@ -7,15 +7,13 @@ each step reaches `on_steps_end(steps)`, a `step.Steps` with the terms that the 
 import contextlib
 import signal
 import threading
-import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from vae_tf.errors import CollapseWarning, check_non_negative, check_positive_int
+from vae_tf.errors import check_non_negative, check_positive_int
 
-ACTIVE = 0.01  # a unit is active where Var_x E_q[z] is above this (Burda et al. 2016, section 5.2)
+OF_EPOCHS = ("active_units", "aggregate_kl")  # what `monitor.LatentMonitor` adds to an epoch's logs
 
 
 class KLWarmup(keras.callbacks.Callback):
@@ -100,8 +98,8 @@ class StepHistory(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
-        extra = {k: v for k, v in logs.items() if k.startswith("val_") or k == "active_units"}
-        if any(name != "active_units" for name in extra):
+        extra = {k: v for k, v in logs.items() if k.startswith("val_") or k in OF_EPOCHS}
+        if any(name not in OF_EPOCHS for name in extra):
             self._flush(self.model.steps_made)
             self.rows[-1] |= extra
 
@@ -110,7 +108,7 @@ class StepHistory(keras.callbacks.Callback):
 
     def _flush(self, step):
         if self.pending:
-            self.rows.append({"step": step, "epoch": self.epoch + 1, **_means(self.pending)})
+            self.rows.append({"step": step, "epoch": self.epoch + 1, **mean_of_known(self.pending)})
             self.pending = []
 
 
@@ -121,18 +119,25 @@ class Interruption(keras.callbacks.Callback):
 
     Args:
         begun: whether there are steps in the record already.
+        save: what to do first, such as `Checkpoints.save`.
     """
 
-    def __init__(self, begun=False):
+    transient = True  # nothing of it belongs in a checkpoint
+
+    def __init__(self, begun=False, save=None):
         super().__init__()
-        self.begun, self.asked = begun, False
+        self.begun, self.asked, self.save = begun, False, save
+
+    def on_steps_end(self, steps):
+        self.begun = True
 
     def on_train_batch_end(self, batch, logs=None):
-        self.begun = True
         self.on_test_batch_end(batch)
 
     def on_test_batch_end(self, batch, logs=None):
         if self.asked:
+            if self.save is not None:
+                self.save()
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
@@ -152,77 +157,6 @@ class Interruption(keras.callbacks.Callback):
         if self.asked or not self.begun:
             raise KeyboardInterrupt
         self.asked = True
-
-
-class LatentMonitor(keras.callbacks.Callback):
-    """Record what each latent dimension carries, an epoch at a time, and warn once of dead ones.
-
-    Adds the model's settings (a VAE's `beta`), `gradient_norm` (mean over the steps where it was
-    measured, before any clipping) and, for a model with the terms `kl_per_dimension`, `z_mean` and
-    `z_mean_squared`, `active_units`, the number of dimensions with Var_x E_q[z] > 0.01, to the epoch's
-    logs. `rows` is a list of dictionaries: `epoch`, `active_units`, `kl_per_dimension` in nats.
-
-    Every `fit` has one of its own; give it one to read `rows` afterwards.
-
-    Args:
-        patience: for how many steps after the warm-up a dimension may still be inactive.
-
-    Source: Burda et al. (2016), "Importance Weighted Autoencoders", section 5.2.
-    """
-
-    names = ("kl_per_dimension", "z_mean", "z_mean_squared")
-
-    def __init__(self, patience=1000):
-        super().__init__()
-        self.patience = check_positive_int("patience", patience, minimum=0)
-        self.rows, self.sums, self.norms, self.images, self.warned = [], {}, [], 0, False
-        self.settings = {}
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.sums, self.norms, self.images, self.settings = {}, [], 0, {}
-
-    def on_steps_end(self, steps):
-        numbers = dict(steps.numbers)
-        self.norms += numbers.pop("gradient_norm").tolist()
-        images = np.float64(numbers.pop("images"))
-        self.images += float(images.sum())
-        self.settings = {name: float(values[-1]) for name, values in numbers.items()}
-        for name in self.names if set(self.names) <= set(steps.terms) else ():
-            added = np.tensordot(images, steps.terms[name], axes=1)
-            self.sums[name] = (np.array(self.sums.get(name, 0)) + added).tolist()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not self.images > 0:
-            return
-        extra = self.settings | _means([{"gradient_norm": norm} for norm in self.norms])
-        if self.sums:
-            extra["active_units"] = self._count(epoch)
-        if logs is not None:
-            logs |= extra
-
-    def _count(self, epoch):
-        kl, mean, squared = (np.array(self.sums[name]) / self.images for name in self.names)
-        active = int(np.sum(squared - mean**2 > ACTIVE))
-        self.rows.append(
-            {"epoch": epoch + 1, "active_units": active, "kl_per_dimension": np.ravel(kl).tolist()}
-        )
-        self._warn(np.size(kl) - active, np.size(kl), bool(np.isfinite(mean).all()))
-        return active
-
-    def _warn(self, dead, of, known):
-        steps = getattr(self.model, "kl_warmup_steps", 0)
-        warm = float(tf.convert_to_tensor(getattr(steps, "value", steps))) + self.patience
-        if self.warned or not known or not dead or self.model.steps_made < warm:
-            return
-        self.warned = True
-        warnings.warn(
-            f"{dead} of {of} latent dimensions are inactive (Var_x E_q[z] at most {ACTIVE}): the "
-            "decoder does without them. If that is not wanted, a longer KL warm-up, free bits or a "
-            "smaller weight of the KL usually help (KLWarmup(steps, beta), FreeBits(nats); "
-            "vae-tf train --kl-warmup, --free-bits, --beta).",
-            CollapseWarning,
-            stacklevel=2,
-        )
 
 
 class FiniteGuard(keras.callbacks.Callback):
@@ -247,7 +181,7 @@ class FiniteGuard(keras.callbacks.Callback):
         )
 
 
-def _means(rows):
+def mean_of_known(rows):
     """The mean of each entry over the rows that have it; NaN where none has.
 
     A norm is infinite in the steps that float16 training leaves out, to find its scale.

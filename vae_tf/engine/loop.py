@@ -68,14 +68,20 @@ def _batches(model, iterator, room):
 
 
 def _skip(model, iterator):
-    """Pass over the steps of this execution that were made before training was interrupted."""
+    """Pass over the steps of this execution that were made before training was interrupted.
+
+    Returns:
+        How many it has less; all, where they were the last of the epoch.
+    """
     count = min(model.engine.skipped_steps, model.steps_per_execution)
-    if count and model.engine.feed is not None:
-        count = sum(map(len, model.engine.feed[1].next(count)))
-    else:
-        collections.deque(itertools.islice(iterator, count), maxlen=0)
     model.engine.skipped_steps -= count
-    return count
+    if not count or model.engine.feed is None:
+        collections.deque(itertools.islice(iterator, count), maxlen=0)
+        return count
+    order = model.engine.feed[1]
+    order.next(count)
+    at_the_end = order.step % order.steps_per_epoch == 0  # where it would go on with the next epoch
+    return model.steps_per_execution if at_the_end else count
 
 
 def _make_loop(model):
@@ -98,7 +104,7 @@ def _make_loop(model):
         _, logs, trace = tf.while_loop(lambda index, *_: index < count, body, (0, *start))
         return metric_results(model) | logs, trace
 
-    run_steps = _compiled(run_steps, jit_compile=model.jit_compile)
+    run_steps = compiled(run_steps, jit_compile=model.jit_compile)
 
     def run(batches):
         count, extra = len(batches[0]), _logs_of_its_own(model, batches)
@@ -158,7 +164,7 @@ def _make_replicated(model):
         return logs | metric_results(model), strategy.experimental_local_results(row)[0]
 
     if not model.run_eagerly:
-        make_step = _compiled(make_step, reduce_retracing=True)
+        make_step = compiled(make_step, reduce_retracing=True)
 
     def run(batches):
         whole = isinstance(batches, tuple)
@@ -169,7 +175,7 @@ def _make_replicated(model):
     return run
 
 
-def _compiled(function, **options):
+def compiled(function, **options):
     """A `tf.function` whose tracings TensorFlow counts apart from other models'.
 
     It counts them for each piece of code, and would warn of many where many models are trained.

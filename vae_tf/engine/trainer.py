@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.engine import inputs, loop
-from vae_tf.engine.callbacks import FiniteGuard, LatentMonitor
+from vae_tf.engine import inputs, loop, room
+from vae_tf.engine.callbacks import FiniteGuard
+from vae_tf.engine.monitor import LatentMonitor
 from vae_tf.engine.one_step import StepModel
 from vae_tf.engine.order import Order, choose_steps
 from vae_tf.errors import check_positive_int
@@ -130,8 +131,10 @@ class Trainer(StepModel):
         """
         self._assert_compile_called("fit")
         x, y, kwargs, first = inputs.checked_arguments(self, x, y, kwargs)
+        room.check_batch(self, x, min(batch_size or 100, len(first[0])))
         self._prepare(first)
         self.check_support(first[0])
+        self._begin(x, first[0])
         kwargs = self._restored(kwargs | {"callbacks": self._all_callbacks(kwargs)})
         arrays = isinstance(x, np.ndarray)
         if arrays:
@@ -156,7 +159,7 @@ class Trainer(StepModel):
                 **kwargs,
             )  # fmt: skip
         finally:
-            self.engine.feed, self.engine.listeners = None, ()
+            self.engine.feed, self.engine.listeners, self.engine.skipped_steps = None, (), 0
 
     def _prepare(self, first):
         """What must be there before a step is traced."""
@@ -168,10 +171,17 @@ class Trainer(StepModel):
             plain = not (self.run_eagerly or self._several_devices)
             self.jit_compile = plain and self.suits_xla
 
+    def _begin(self, x, first):
+        """Before the very first step the model is given training images."""
+        if not self.steps_made:
+            self.begin(inputs.training_images(self, x, first))
+
     def _all_callbacks(self, kwargs):
         """The engine's own and the caller's; one that restores comes last, after what it restores."""
         hooks = kwargs.get("callbacks") or []
         hooks = list(hooks) if isinstance(hooks, (list, tuple)) else [hooks]
+        if not any(isinstance(hook, keras.callbacks.History) for hook in hooks):
+            hooks.append(keras.callbacks.History())  # Keras would add it after the last
         given = {type(hook) for hook in hooks}
         own = [hook() for hook in (FiniteGuard, LatentMonitor) if hook not in given]
         return sorted([*own, *hooks], key=lambda hook: hasattr(hook, "restore"))

@@ -9,7 +9,7 @@ from vae_tf import lazy
 
 _MODULE_OF = {
     "Estimate": "estimates",
-    **dict.fromkeys(("LogLikelihood", "log_likelihood"), "likelihood"),
+    **dict.fromkeys(("FEW", "LogLikelihood", "log_likelihood"), "likelihood"),
     "elbo": "bound",
     **dict.fromkeys(
         (

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from vae_tf.engine.loop import compiled
 from vae_tf.errors import check_positive_int
 from vae_tf.evaluation.estimates import ROWS, Estimate, at_rows, batches, check_seed, checked
 from vae_tf.layers import PerImage, drawing
@@ -33,25 +34,33 @@ def elbo(model, x, num_samples=10, seed=0, batch_size=ROWS, condition=None):
         >>> found = elbo(vae, x_test)
         >>> print(found["elbo"], found["kl_loss"])
     """
-    x, conditions = checked(model, x, condition)
+    return estimator(model, num_samples, seed, batch_size)(x, condition)
+
+
+def estimator(model, num_samples=10, seed=0, batch_size=ROWS):
+    """`elbo` as a function of images and conditions, compiled once for sets of one size."""
     num_samples = check_positive_int("num_samples", num_samples)
-    batch_size = min(check_positive_int("batch_size", batch_size), ROWS, len(x))
+    batch_size = check_positive_int("batch_size", batch_size)
     run = _mean_terms(model, check_seed(seed), num_samples)
-    parts = []
-    for rows in batches(len(x), batch_size):
-        batch = tf.nest.map_structure(tf.constant, (x[rows], rows, at_rows(conditions, rows)))
-        terms = run(*batch)
-        parts.append({name: terms[name].numpy()[: len(x) - rows[0]] for name in terms})
-    terms = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    loss = terms.pop("loss")
-    terms = ({"loss": loss} if model.log_weights is None else {"elbo": -loss}) | terms
-    return {name: Estimate.over(values) for name, values in terms.items()}
+
+    def estimate(x, condition=None):
+        x, conditions = checked(model, x, condition)
+        parts = []
+        for rows in batches(len(x), min(batch_size, ROWS, len(x))):
+            batch = tf.nest.map_structure(tf.constant, (x[rows], rows, at_rows(conditions, rows)))
+            terms = run(*batch)
+            parts.append({name: terms[name].numpy()[: len(x) - rows[0]] for name in terms})
+        terms = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        loss = terms.pop("loss")
+        terms = ({"loss": loss} if model.log_weights is None else {"elbo": -loss}) | terms
+        return {name: Estimate.over(values) for name, values in terms.items()}
+
+    return estimate
 
 
 def _mean_terms(model, seed, num_samples):
     """A compiled function of a batch: the mean over draws of each term that is `(batch,)`."""
 
-    @tf.function(jit_compile=model.suits_xla, autograph=False)
     def run(x, numbers, conditions):
         x = model.to_floats(x)
 
@@ -68,4 +77,4 @@ def _mean_terms(model, seed, num_samples):
         sums = tf.while_loop(lambda index, _: index < num_samples, body, (1, draw(0)))[1]
         return {name: total / num_samples for name, total in sums.items()}
 
-    return run
+    return compiled(run, jit_compile=model.suits_xla)

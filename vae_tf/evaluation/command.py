@@ -10,6 +10,7 @@ from vae_tf.errors import check_new_path, invalid
 from vae_tf.evaluation import measures
 from vae_tf.evaluation.config import EvaluateConfig
 from vae_tf.evaluation.report import Section
+from vae_tf.evaluation.subject import BINARY, GREY, Subject
 from vae_tf.training import runs
 
 
@@ -19,9 +20,8 @@ class Task:
 
     config: EvaluateConfig
     record: dict
-    subject: measures.Subject
+    subject: Subject
     measures: list
-    binarize: str
     path: pathlib.Path
 
     @property
@@ -36,39 +36,68 @@ def prepare(config):
         ValueError: the run has no finished model, or the images or measures do not fit it.
     """
     record, model = runs.load_run(config.run)
+    own = config.dataset is None and config.data is None
+    dataset = config.dataset or "digits"
+    given = _run_images(record) if own else runs.load_like(record, dataset, config.data)
     binarize = config.binarize or record["config"].get("binarize", "none")
-    images = _images(config, record, binarize)
+    images = given if binarize == "none" else _drawn(given, binarize, config.seed)
     if images.image_shape != tuple(model.image_shape):
         expected = f"images of shape {tuple(model.image_shape)}, as the run was trained on"
         raise invalid("data", expected, f"{images.name}, of shape {images.image_shape}")
     default = pathlib.Path(config.run) / "evaluation"
-    path = runs.free_path(default) if config.out is None else check_new_path("out", config.out)
+    path = check_new_path("out", config.out or runs.free_path(default))
     if path.exists():
         raise invalid("out", "a directory that does not exist yet", repr(str(path)))
-    subject = measures.Subject(
-        model,
-        images,
-        config.split,
-        config.images,
-        config.num_samples,
-        config.batch_size,
-        config.seed,
-    )
+    subject = Subject(
+        model, images, config.split, config.images, config.num_samples, config.batch_size, config.seed,
+        _trained_on(record, model, given if own else None), own, _facts(config, record, binarize),
+    )  # fmt: skip
     chosen = measures.check_measures(subject, config.measures)
-    return Task(config, record, subject, chosen, binarize, path)
+    return Task(config, record, subject, chosen, path)
 
 
-def _images(config, record, binarize):
-    """Other images, or the run's own; binary ones where that is asked for."""
-    if config.dataset is not None or config.data is not None:
-        images = data.load(config.dataset or "digits", config.data)
-    else:
-        images = runs.load_images(record)
-        if record["config"].get("binarize") == "fixed":  # they are binary already: load grey ones
-            images = data.load(record["config"]["dataset"], record["config"]["data"])
-    if binarize == "none":
-        return images
-    return data.binarize(images, config.seed if binarize == "dynamic" else data.FIXED_SEED)
+def _run_images(record):
+    """The run's own images, grey ones where it drew binary ones of them."""
+    images = runs.load_images(record)
+    if record["config"].get("binarize") == "fixed":  # they are binary already
+        images = runs.load_like(record, record["config"]["dataset"], record["config"]["data"])
+    return images
+
+
+def _drawn(images, binarize, seed):
+    return data.binarize(images, seed if binarize == "dynamic" else data.FIXED_SEED)
+
+
+def _trained_on(record, model, images):
+    """What a Bernoulli was trained on; None of another likelihood, or where it cannot be seen any more.
+
+    Args:
+        images: the run's own, or None where others are evaluated.
+    """
+    support = model.likelihood.support
+    if support.kind != "binary":
+        return None
+    if record["config"].get("binarize", "none") != "none":
+        return BINARY
+    try:
+        images = _run_images(record) if images is None else images
+    except (ValueError, OSError):  # the report is of others, for which these are not needed
+        return None
+    return BINARY if support.contains(images.x_train) else GREY
+
+
+def _facts(config, record, binarize):
+    """What is known of a run and its images beside the model."""
+    drawn = {
+        "none": "no",
+        "fixed": "fixed",
+        "dynamic": f"dynamic, drawn once by seed {config.seed}",
+    }
+    return {
+        "run": str(config.run),
+        "trained steps": record.get("trained_steps", record["steps"]),
+        "binarized": drawn[binarize],
+    }
 
 
 def evaluate_run(task, progress=None, command=None):
@@ -84,43 +113,20 @@ def evaluate_run(task, progress=None, command=None):
     """
     start = time.perf_counter()
     found = measures.run(task.subject, task.measures, progress)
-    settings = {"command": command} if command else {}
-    settings |= _settings(task, time.perf_counter() - start)
-    sections = [*found.sections, Section("Settings", list(settings.items()))]
-    found = measures.Evaluation({"settings": settings} | found.metrics, sections)
+    settings = ({"command": command} if command else {}) | _settings(task)
+    settings["seconds"] = round(time.perf_counter() - start, 1)
+    sections = [*found.sections, Section("To do it again", list(settings.items()))]
+    found.metrics["settings"] |= settings
+    found = measures.Evaluation(found.metrics, sections)
     found.write(task.path, f"Evaluation of {pathlib.Path(task.config.run).resolve().name}")
     return found
 
 
-def _settings(task, seconds):
-    """What made the figures: enough to make them again."""
-    config, record = task.config, task.record
-    drawn = {
-        "none": "no",
-        "fixed": "fixed",
-        "dynamic": f"dynamic, drawn once by seed {config.seed}",
-    }
+def _settings(task):
+    """What made the figures, beside what is at the head of the report: enough to make them again."""
     return {
-        "run": str(config.run),
-        "model": _described(task.subject.model),
-        "trained steps": record.get("trained_steps", record["steps"]),
-        "data": f"{task.images.name}, {config.split}, {len(task.subject.x)} images",
-        "binarized": drawn[task.binarize],
         "data SHA-256": runs.fingerprint(task.images)["sha256"],
-        "seed": config.seed,
+        "seed": task.config.seed,
         "date": datetime.date.today().isoformat(),
-        "seconds": round(seconds, 1),
         "versions": ", ".join(f"{name} {number}" for name, number in runs.versions().items()),
     }
-
-
-def _described(model):
-    """A model's class, its own arguments, and its likelihood, in a line."""
-    config = model.get_config()
-    skipped = {"name", "dtype", "trainable", "likelihood"}
-    parts = [
-        f"{key} {value}"
-        for key, value in config.items()
-        if key not in skipped and not isinstance(value, dict)
-    ]
-    return ", ".join([type(model).__name__, *parts, type(model.likelihood).__name__])

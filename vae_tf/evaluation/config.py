@@ -25,7 +25,7 @@ class EvaluateConfig:
     )
     data: str | None = option(
         None,
-        "other images: a .npz file or a folder",
+        "other images: a .npz or .npy file, or a folder",
         metavar="PATH",
         default_text="the run's",
         group="source",

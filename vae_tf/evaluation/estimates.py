@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 
-from vae_tf.data import check_images
 from vae_tf.errors import InvalidTypeError, check_positive_int, invalid
 
 ROWS = 1000  # images, or codes, that a network takes at once: what the processor's caches hold
@@ -56,10 +55,7 @@ def checked(model, x, condition=None):
         ValueError, TypeError: the images or the conditions do not fit the model.
     """
     model.assert_built("evaluation")
-    x = check_images(x, "x", model.value_range)
-    if x.shape[1:] != tuple(model.image_shape):
-        expected = f"images of shape {model.image_shape}, as the model was trained on"
-        raise invalid("x", expected, f"shape {x.shape[1:]}")
+    x = model.checked(np.asarray(x))
     if model.condition is not None:
         return x, (np.asarray(model.condition.rows(condition, len(x))),)
     if condition is not None:

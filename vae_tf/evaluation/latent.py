@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from vae_tf.distributions import Normal, gaussian_kl, is_standard_normal
-from vae_tf.engine.callbacks import ACTIVE
+from vae_tf.engine.monitor import ACTIVE
 from vae_tf.errors import InvalidTypeError, InvalidValueError, check_positive_int, invalid
 from vae_tf.evaluation.estimates import ROWS, Estimate, at_rows, check_method, checked
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from vae_tf.engine.loop import compiled
 from vae_tf.errors import check_positive_int, invalid
 from vae_tf.evaluation.estimates import (  # fmt: skip
     ROWS,
@@ -21,6 +22,7 @@ from vae_tf.layers import PerImage, drawing
 
 CURVE = (1, 5, 50, 500, 5000)
 SAMPLES = 100_000  # of an image whose weights are held at once
+FEW = 10  # effective samples below which an image's estimate is not to be trusted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +31,37 @@ class LogLikelihood:
 
     per_image: log p(x), estimated with all `num_samples` draws.
     curve: the mean over images for each K, as `Estimate`s; it rises with K towards log p(x).
+    gaps: for each K how far its estimate is below that of all draws: `Estimate`s of the images' own
+        differences. The images' spread, which all K share, is not in their errors.
     effective_sample_size: (Σ w)² / Σ w², between 1 and `num_samples`; 0 where every weight is 0.
     """
 
     num_samples: int
     per_image: np.ndarray
     curve: dict
+    gaps: dict
     effective_sample_size: np.ndarray
 
     @property
     def estimate(self):
+        """The mean over the images. Its error has that of the draws in it, which are each image's own."""
         return Estimate.over(self.per_image)
+
+    @property
+    def sampling_error(self):
+        """The part of the error that is of the draws: what other seeds would change of these images.
+
+        By the delta method, Var[log mean w] ≈ Var[w] / (K E[w]²) = 1/ESS − 1/K for each image. Where
+        the effective sample size is small this is too little, and the estimate too low.
+        """
+        with np.errstate(divide="ignore"):
+            variances = 1 / self.effective_sample_size - 1 / self.num_samples
+        return float(np.sqrt(np.maximum(variances, 0).sum()) / len(variances))
+
+    @property
+    def few(self):
+        """How many images have an effective sample size below 10."""
+        return int((self.effective_sample_size < FEW).sum())
 
     @property
     def size_percentiles(self):
@@ -105,8 +127,12 @@ def log_likelihood(
         if not done:
             raise
     *means, sizes = np.concatenate(done, axis=1)
-    curve = {k: Estimate.over(values) for k, values in zip(ks, means, strict=True)}
-    return LogLikelihood(num_samples, means[-1], curve, sizes)
+    each = dict(zip(ks, means, strict=True))
+    curve = {k: Estimate.over(values) for k, values in each.items()}
+    with np.errstate(invalid="ignore"):  # weights that are all 0 are −∞ for every K
+        gaps = {k: Estimate.over(means[-1] - values) for k, values in each.items()}
+    del gaps[num_samples]
+    return LogLikelihood(num_samples, means[-1], curve, gaps, sizes)
 
 
 def check_support(model, x):
@@ -154,7 +180,6 @@ def _sampler(model, seed):
     of the draw). The codes are decoded in chunks, in one compiled loop.
     """
 
-    @tf.function(jit_compile=model.suits_xla, autograph=False)
     def run(x, numbers, conditions, first, chunks, size):
         x, rows = model.to_floats(x), x.shape[0]
 
@@ -166,6 +191,8 @@ def _sampler(model, seed):
         chunked = tf.TensorArray(tf.float32, chunks, element_shape=(size, rows))
         chunked = tf.while_loop(lambda index, _: index < chunks, body, (0, chunked))[1]
         return tf.reshape(chunked.stack(), (chunks * size, rows))
+
+    run = compiled(run, jit_compile=model.suits_xla)
 
     def draw(x, numbers, conditions, first, count):
         size = min(max(1, ROWS // len(x)), count)

@@ -12,42 +12,7 @@ from vae_tf import evaluation, plots
 from vae_tf.errors import check_choice, check_positive_int, invalid
 from vae_tf.evaluation import sections
 from vae_tf.evaluation.report import Section, write
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """A model, the images that it is measured on, and how. See `evaluate` for each."""
-
-    model: object
-    images: object
-    split: str = "test"
-    num_images: int | None = None
-    num_samples: int | None = None
-    batch_size: int = 20
-    seed: int = 0
-
-    @property
-    def x(self):
-        return getattr(self.images, f"x_{self.split}")[: self.num_images]
-
-    @property
-    def labels(self):
-        labels = getattr(self.images, f"y_{self.split}")
-        return None if labels is None else labels[: self.num_images]
-
-    @property
-    def condition(self):
-        """Of a model that has one: the images' labels."""
-        return None if self.model.condition is None else self.labels
-
-    @property
-    def train_condition(self):
-        return None if self.model.condition is None else self.images.y_train
-
-    @functools.cached_property  # it looks at every pixel
-    def in_support(self):
-        """Whether p(x|z) can give such images, so that its figures are log-likelihoods."""
-        return self.model.likelihood.support.contains(self.x)
+from vae_tf.evaluation.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +60,9 @@ def _likelihood_missing(subject):
         return None
     if model.likelihood.support.kind == "binary":
         return Missing(
-            "the images have grey values, on which a Bernoulli's figure is no log-likelihood. With "
-            "--binarize dynamic or fixed it is; a model with the likelihood continuous_bernoulli has "
-            "one of grey values.",
+            "the images have grey values, on which a Bernoulli's figure is no log-likelihood. On binary "
+            "draws of them it is (--binarize dynamic or fixed, vae_tf.data.binarize); a model with the "
+            "likelihood continuous_bernoulli has one of grey values.",
             "binary images for a log-likelihood: on grey values a Bernoulli's figure is none",
             "grey values",
             "Give --binarize dynamic or fixed, or train with --likelihood continuous_bernoulli; or "
@@ -107,6 +72,20 @@ def _likelihood_missing(subject):
     name = type(model.likelihood).__name__
     expected = f"images that p(x|z), a {name}, can give"
     return Missing(f"{name} cannot give such images.", expected, "others", argument="data")
+
+
+def _gap_missing(subject):
+    if not subject.own:
+        return Missing(
+            "the images are others than the run's, whose training images would be needed.",
+            "the run's own images, for 'gap'",
+            "other images",
+        )
+    labels = getattr(subject.images, f"y_{subject.other_split}")
+    if subject.model.condition is not None and labels is None:
+        why = f"the {subject.other_split} images have no labels, the model's condition"
+        return Missing(f"{why}.", "labels of both splits, for 'gap'", why)
+    return None
 
 
 def _latent_missing(subject):
@@ -143,8 +122,15 @@ MEASURES = (
         "elbo",
         "Evidence lower bound",
         lambda s: None,
-        lambda s, progress: evaluation.elbo(s.model, s.x, seed=s.seed, condition=s.condition),
+        lambda s, progress: s.terms,
         sections.elbo,
+    ),
+    Measure(
+        "gap",
+        "Training images against test images",
+        _gap_missing,
+        lambda s, progress: {s.split: s.terms, s.other_split: s.other_terms},
+        sections.gap,
     ),
     Measure(
         "likelihood",
@@ -263,7 +249,8 @@ def check_measures(subject, asked=None):
 def run(subject, measures, progress=None):
     """The `Evaluation` of a `Subject` by rows of the table; one that does not apply says why."""
     say = progress or (lambda *_: None)
-    metrics, parts = {}, []
+    about = subject.described()
+    metrics, parts = {"settings": about}, [sections.about(subject, about)]
     for measure in measures:
         missing = measure.missing(subject)
         if missing:
@@ -271,9 +258,11 @@ def run(subject, measures, progress=None):
             continue
         say(measure.name, 0, 1)
         result = measure.compute(subject, functools.partial(say, measure.name))
-        metrics[measure.name], section = measure.section(subject, result)
+        entry, section = measure.section(subject, result)
+        metrics[measure.name] = entry | ({"caveats": section.caveats} if section.caveats else {})
         parts.append(section)
     say("pictures", 0, 1)
-    names = ("reconstruct", "generated")
-    figures = plots.figures(subject.model, subject.x, subject.labels, seed=subject.seed, only=names)
+    figures = plots.figures(
+        subject.model, subject.x, subject.labels, seed=subject.seed, split=subject.split
+    )
     return Evaluation(metrics, [*parts, Section("Pictures", figures=figures)])

@@ -13,21 +13,26 @@ import pathlib
 import re
 
 from vae_tf import files
+from vae_tf.errors import printable
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td{border:1px solid #ccc;padding:.3rem .7rem;text-align:left}
 thead{display:none}td+td{font-variant-numeric:tabular-nums}img{max-width:100%;height:auto;margin:1rem 0}
-p,td{overflow-wrap:anywhere}"""
+p,td{overflow-wrap:anywhere}td:first-child{overflow-wrap:break-word;min-width:7rem}"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a report: a heading, rows of `(name, value)`, sentences, and figures by name."""
+    """A part of a report: a heading, rows of `(name, value)`, sentences, and figures by name.
+
+    caveats: sentences that go with the figures wherever they are shown.
+    """
 
     title: str
     rows: list = ()
     text: str = ""
     figures: dict = dataclasses.field(default_factory=dict)
+    caveats: list = ()
 
 
 def write(directory, title, sections, metrics):
@@ -46,7 +51,7 @@ def write(directory, title, sections, metrics):
     directory.parent.mkdir(parents=True, exist_ok=True)
     figures = {name: figure for section in sections for name, figure in section.figures.items()}
     pictures = {f"{name}.png": _png(figure) for name, figure in figures.items()}
-    text = markdown(title, sections)
+    title, text = printable(title), markdown(title, sections)
     with files.aside(directory) as scratch:
         scratch.mkdir()
         for name, content in pictures.items():
@@ -64,23 +69,29 @@ def markdown(title, sections):
     parts = [f"# {escaped(title)}"]
     for section in sections:
         parts.append(f"## {escaped(section.title)}")
+        parts += [f"**Caution:** {escaped(caveat)}" for caveat in section.caveats]
         if section.rows:
             rows = (f"| {escaped(name)} | {escaped(value)} |" for name, value in section.rows)
             parts.append("\n".join(["| | |", "|---|---|", *rows]))
-        parts += [escaped(section.text)] if section.text else []
+        parts += [_paragraph(section.text)] if section.text else []
         parts += [f"![{name}]({name}.png)" for name in section.figures]
     return "\n\n".join(parts) + "\n"
 
 
 def escaped(text):
-    """Text as it is, on one line, where Markdown would read something else into it."""
-    text = re.sub(r"\s*\n\s*", " ", str(text))
-    text = re.sub(r"([\\`*|])", r"\\\1", text)
-    text = re.sub(r"<(?=[a-zA-Z/!?])", r"\\<", text)  # a tag, or an address
-    text = re.sub(r"&(?=#?\w+;)", r"\\&", text)  # an entity
+    """Text as it is, on one line, where Markdown or HTML would read something else into it."""
+    text = printable(re.sub(r"\s*\n\s*", " ", str(text)))
+    text = re.sub(r"([\\`*|~])", r"\\\1", text)
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)  # an entity
+    text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)  # a tag, or an address
     text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # a link
-    text = re.sub(r"(?<!\S)#", r"\\#", text)  # a heading's end
+    text = re.sub(r"(?<!\S)#", r"\\#", text)  # a heading's beginning or end
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # emphasis; not the _ of z_mean
+
+
+def _paragraph(text):
+    """Text at the beginning of a line, where a list, a rule or a quotation could begin too."""
+    return re.sub(r"^(\d*)(?=[-+=>.)])", r"\1\\", escaped(text).strip())
 
 
 def page(title, text, pictures):

@@ -10,55 +10,121 @@ from vae_tf import evaluation, plots
 from vae_tf.evaluation.report import Section
 
 OVER_IMAGES = "Nats per image, mean ± standard error over the images"
+NO_BITS = (
+    " p(x|z) is a density: its bits per dimension would depend on the width that a pixel's value "
+    "stands for, and are not given."
+)
+
+
+def about(subject, described):
+    """The head of the report: what it is of."""
+    return Section("What was evaluated", list(described.items()), caveats=subject.caveats)
 
 
 def elbo(subject, terms):
-    bound, in_support = "elbo" in terms, subject.in_support
+    title, label = _bound_labels(subject, terms)
     entry = {name: dataclasses.asdict(value) for name, value in terms.items()}
     text = f"{OVER_IMAGES}; 10 draws of z an image."
-    if not bound:
+    if "loss" in terms:
         text += " The model has no `log_weights`: its loss is no bound of log p(x)."
-        first = ("loss (no bound of log p(x))", terms["loss"])
-    elif not in_support:
-        grey = subject.model.likelihood.support.kind == "binary"
-        why = "grey values" if grey else "images that p(x|z) cannot give"
-        first = (f"−loss ({why}: no bound of log p(x))", terms["elbo"])
-    else:
-        first = ("ELBO", terms["elbo"])
-    rows = [first]
+    rows = [(label, terms["elbo" if "elbo" in terms else "loss"])]
     rows += [(plots.term_label(k), v) for k, v in terms.items() if k not in ("elbo", "loss")]
-    if bound and in_support and (bits := _bits_per_dimension(subject, terms["elbo"])):
+    if label == "ELBO" and (bits := _bits_per_dimension(subject, terms["elbo"])):
         entry["bits_per_dimension"] = dataclasses.asdict(bits)
         rows.append(("bits per dimension, at most", _precise(bits)))
-    title = "Evidence lower bound" if bound and in_support else "Loss"
-    return entry | {"grey": not in_support}, Section(title, rows, text)
+    entry["grey"] = not subject.in_support
+    return entry, Section(title, rows, text, caveats=subject.caveats)
+
+
+def _bound_labels(subject, terms):
+    """What the objective is on such images: the heading of its section, and the name of its row."""
+    if "loss" in terms:
+        return "Loss", "loss (no bound of log p(x))"
+    if subject.in_support:
+        return "Evidence lower bound", "ELBO"
+    values = subject.outside
+    return f"Loss on {values}", f"−loss ({values}: no bound of log p(x))"
+
+
+def gap(subject, terms):
+    """Of the bound, or of the loss, on images that were trained on and on others."""
+    name = "elbo" if "elbo" in terms["test"] else "loss"
+    label = _bound_labels(subject, terms["test"])[1].partition(" (")[0]
+    train, test = terms["train"][name], terms["test"][name]
+    better = train.mean - test.mean if name == "elbo" else test.mean - train.mean
+    found = evaluation.Estimate(better, math.hypot(train.standard_error, test.standard_error))
+    counts = {subject.split: len(subject.x), subject.other_split: len(subject.other_rows)}
+    rows = [(f"{label}, {counts['train']} training images", train)]
+    rows += [(f"{label}, {counts['test']} test images", test), ("gap", found)]
+    other = "training" if subject.other_split == "train" else "test"
+    text = (
+        "How much better the model does on images of its training set: what it has learned of those "
+        f"alone. The images of the {other} set are drawn by the seed. Nats per image; the "
+        "error of the gap is that of two independent means."
+    )
+    entry = {"train": train, "test": test, "gap": found}
+    entry = {key: dataclasses.asdict(value) for key, value in entry.items()}
+    return entry | {"images": counts}, Section("Training images against test images", rows, text)
 
 
 def likelihood(subject, result):
-    count, sizes = len(result.per_image), result.effective_sample_size
-    low, middle = result.size_percentiles
+    count, entry = len(result.per_image), _likelihood_entry(result)
     rows = [(f"log p(x), K = {result.num_samples}", result.estimate)]
-    rows += [(f"K = {k}", estimate) for k, estimate in result.curve.items()]
-    rows += [("effective sample size, mean", f"{sizes.mean():.1f} of {result.num_samples}")]
-    rows += [("median and 5th percentile", f"{middle:.1f} and {low:.1f}")]
-    text = f"{OVER_IMAGES}. It rises with K towards log p(x)."
-    if count < len(subject.x):
-        text += f" Interrupted: of the first {count} of {len(subject.x)} images only."
-    entry = {
-        "num_samples": result.num_samples,
-        "images": count,
-        **dataclasses.asdict(result.estimate),
-        "curve": {str(k): dataclasses.asdict(v) for k, v in result.curve.items()},
-        "effective_sample_size": {"mean": float(sizes.mean()), "median": middle, "p5": low},
-    }
+    rows += [("error of the draws alone", f"{result.sampling_error:.3f}")]
     if bits := _bits_per_dimension(subject, result.estimate):
         entry["bits_per_dimension"] = dataclasses.asdict(bits)
-        rows.insert(1, ("bits per dimension", _precise(bits)))
+        rows.append(("bits per dimension", _precise(bits)))
+    rows += [(f"K = {k}", _below(result, k)) for k in result.gaps]
+    sizes = entry["effective_sample_size"]
+    rows += [("effective sample size, mean", f"{sizes['mean']:.1f} of {result.num_samples}")]
+    rows += [("effective sample size, median", f"{sizes['median']:.1f}")]
+    rows += [("effective sample size, 5th percentile", f"{sizes['p5']:.1f}")]
+    text = (
+        f"{OVER_IMAGES}; it holds the error of the draws, which are each image's own. The estimate rises "
+        "with K towards log p(x); the error of a difference, and of the curve's bars, is over each "
+        "image's own difference. The effective sample size is (Σ w)² / Σ w² of an image's weights; its "
+        "mean, median and percentile are over the images."
+    )
+    if subject.support not in ("binary", "bytes"):
+        text += NO_BITS
+    caveats = [*subject.caveats, *_few_draws(result)]
+    if count < len(subject.x):
+        caveats.append(f"Interrupted: of the first {count} of {len(subject.x)} images only.")
     figures = {
-        "likelihood_curve": plots.likelihood_curve(result.curve),
+        "likelihood_curve": plots.likelihood_curve(result.curve, result.gaps),
         "extremes": plots.extremes(subject.x[:count], result.per_image),
     }
-    return entry, Section("Log-likelihood", rows, text, figures)
+    return entry, Section("Log-likelihood", rows, text, figures, caveats)
+
+
+def _likelihood_entry(result):
+    low, middle = result.size_percentiles
+    mean = float(result.effective_sample_size.mean())
+    return {
+        "num_samples": result.num_samples,
+        "images": len(result.per_image),
+        **dataclasses.asdict(result.estimate),
+        "sampling_error": result.sampling_error,
+        "curve": {str(k): dataclasses.asdict(v) for k, v in result.curve.items()},
+        "gaps": {str(k): dataclasses.asdict(v) for k, v in result.gaps.items()},
+        "effective_sample_size": {"mean": mean, "median": middle, "p5": low},
+        "images_below_10_effective_samples": result.few,
+    }
+
+
+def _below(result, k):
+    return f"{result.curve[k].mean:.2f}, which is {_precise(result.gaps[k])} below"
+
+
+def _few_draws(result):
+    if not result.few:
+        return []
+    count = len(result.per_image)
+    return [
+        f"{100 * result.few / count:.1f} % of the images ({result.few} of {count}) have an effective "
+        f"sample size below {evaluation.FEW}: their log p(x) is likely too low, by more than the error says. More "
+        "draws (--num-samples) show how far it rises."
+    ]
 
 
 def latent(subject, codes):
@@ -95,31 +161,31 @@ def _latent_rows(found):
 
 
 def reconstruction(subject, errors):
-    mse = errors["mse"]
-    rows = [("mean square error a pixel", f"{mse.mean:.5f} ± {mse.standard_error:.5f}")]
+    rows = [("mean square error a pixel", _precise(errors["mse"], 5))]
     names = {
         "cross_entropy": "cross-entropy, nats per image",
         "nll": "−log p(x|z), nats per image",
     }
     rows += [(names[key], errors[key]) for key in errors if key in names]
     entry = {key: dataclasses.asdict(value) for key, value in errors.items()}
-    return entry, Section("Reconstruction", rows, "Through the code (z_mean), without noise.")
+    return entry, Section("Reconstruction", rows, "Through the code, without noise.")
 
 
 def neighbours(subject, accuracy):
-    value = f"{100 * accuracy.mean:.2f} ± {100 * accuracy.standard_error:.2f} %"
-    rows = [("accuracy of the nearest training code", value)]
-    text = "One nearest neighbour, Euclidean, among the codes (z_mean) of the training images."
+    rows = [("accuracy of the nearest training code", f"{accuracy.scaled(100)} %")]
+    text = (
+        "One nearest neighbour, Euclidean, among the codes of the training images, without noise."
+    )
     return dataclasses.asdict(accuracy), Section("Labels from the codes", rows, text)
 
 
 def _bits_per_dimension(subject, log_prob):
-    """−log p(x)/(D log 2) for D pixels, where they are bytes; of other pixels it has no meaning."""
-    if subject.model.likelihood.support.kind != "bytes":
+    """−log p(x)/(D log 2) for D pixels that are binary or bytes; a density has none."""
+    if subject.support not in ("binary", "bytes"):
         return None
     return log_prob.scaled(-1 / (math.prod(subject.model.image_shape) * math.log(2)))
 
 
-def _precise(estimate):
+def _precise(estimate, digits=3):
     error = estimate.standard_error
-    return f"{estimate.mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
+    return f"{estimate.mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")

@@ -11,6 +11,7 @@ for another.
 """
 
 import ctypes
+import importlib.util
 import math
 import os
 import pathlib
@@ -67,6 +68,14 @@ _FUNCTIONS = {  # the result, then the arguments, as tensorflow/c/c_api.h has th
     "TF_StringGetDataPointer": (_POINTER, _POINTER),
     "TF_StringGetSize": (_SIZE, _POINTER),
 }  # fmt: skip
+
+
+def library_path():
+    """Where TensorFlow's C library is, without importing TensorFlow."""
+    for folder in importlib.util.find_spec("tensorflow").submodule_search_locations:
+        if found := next(pathlib.Path(folder).glob("libtensorflow_cc.*"), None):
+            return found
+    raise RuntimeError("TensorFlow was installed without libtensorflow_cc, its C library")
 
 
 class Library:
@@ -212,17 +221,17 @@ def run(library, path, runs):
     """Load a model and make `runs`.
 
     Args:
-        library: the path of `libtensorflow_cc`.
+        library: the path of `libtensorflow_cc`: `library_path()`.
         path: of the SavedModel.
         runs: a list of `(feeds, fetches)`, as for `Session.run`.
 
     Returns:
-        A dictionary: `version`, TensorFlow's; `operations`, its registry; `error`, why the model was
-        not loaded, or ""; `outcomes`, of each run its arrays, or a message if it failed; `modules`,
-        what this process has imported.
+        A dictionary: `version`, TensorFlow's; `error`, why the model was not loaded, or "";
+        `outcomes`, of each run its arrays, or a message if it failed; `modules`, what this process
+        has imported.
     """
     library = Library(library)
-    answer = {"version": library.version, "operations": library.registered_operations()}
+    answer = {"version": library.version}
     try:
         with Session(library, path) as session:
             answer |= {"error": "", "outcomes": [_outcome(session, *run) for run in runs]}
@@ -231,21 +240,31 @@ def run(library, path, runs):
     return answer | {"modules": sorted({name.partition(".")[0] for name in sys.modules})}
 
 
-def run_in_fresh_process(library, path, runs):
+def run_in_fresh_process(library, path, runs, seconds):
     """`run` from a fresh process, on the CPU.
 
+    Args:
+        library, path, runs: as for `run`.
+        seconds: until the process is killed.
+
     Raises:
-        RuntimeError: the process ended without an answer.
+        RuntimeError: the process ended without an answer, or did not end in time.
     """
     with tempfile.TemporaryDirectory() as folder:
         request, response = pathlib.Path(folder, "request"), pathlib.Path(folder, "response")
         request.write_bytes(pickle.dumps((str(library), str(path), runs)))
-        result = subprocess.run(
-            [sys.executable, "-I", str(pathlib.Path(__file__).resolve()), request, response],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            check=False,
-        )
+        try:
+            result = subprocess.run(
+                [sys.executable, "-I", str(pathlib.Path(__file__).resolve()), request, response],
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            took = f"its process had not ended after {seconds:g} seconds, and was killed"
+            message = f"{took}: an endless loop, or a model that needs more time"
+            raise RuntimeError(message) from error
         if result.returncode:
             last = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise RuntimeError(f"its process ended with {result.returncode}: {' '.join(last)}")

@@ -6,14 +6,20 @@ import numpy as np
 import tensorflow as tf
 
 from vae_tf import files
-from vae_tf.errors import InvalidTypeError, check_new_path, check_positive_int, invalid
+from vae_tf.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    check_new_path,
+    check_positive_int,
+    invalid,
+)
+from vae_tf.export import drawn
 from vae_tf.export.signatures import signatures_of
-from vae_tf.export.versions import check_saved_model, next_version
+from vae_tf.export.versions import LARGEST, next_version
 from vae_tf.export.warmup import write_warmup
-from vae_tf.models.condition import Condition
 from vae_tf.random import row_seeds
 
-_ROWS = 1000  # of a batch of `generate_from_saved_model`
+_DISK_ERRORS = (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
 
 
 def export_decoder(model, out, version=None, with_encoder=False):
@@ -44,6 +50,8 @@ def export_decoder(model, out, version=None, with_encoder=False):
     if out.exists() and not out.is_dir():
         raise invalid("out", "a directory", f"{str(out)!r}, which is a file")
     version = next_version(out) if version is None else check_positive_int("version", version)
+    if version > LARGEST:
+        raise invalid("version", f"a number of at most {LARGEST}", f"version={version}")
     target = out / str(version)
     try:
         return _export(model, target, with_encoder, "export_decoder")
@@ -77,12 +85,13 @@ def export_saved_model(model, path, with_encoder=True):
         raise invalid("path", "a path that does not exist yet", f"{str(path)!r}") from error
 
 
-def generate_from_saved_model(path, num, seed=None, **condition):
+def generate_from_saved_model(path, num, seed=None, trust_model=False, **condition):
     """Draw `num` images from an exported model: those that `Model.generate` draws for the seed.
 
     Args:
         path: a SavedModel, or a directory of versions, whose newest is taken.
         num, seed: as for `Model.generate`.
+        trust_model: run it whatever its operations are; see `vae_tf.export.operations`.
         condition: for a model with a condition, its value by its name, such as `label=3`: one for
             all images, or one for each.
 
@@ -90,27 +99,16 @@ def generate_from_saved_model(path, num, seed=None, **condition):
         NumPy `(num, *image_shape)`.
 
     Raises:
-        ValueError: there is no SavedModel, it has no signature `generate`, or the condition is
-            missing or does not fit.
+        ValueError: there is no SavedModel, it has operations that are not allowed or no signature
+            `generate`, or the condition is missing or does not fit.
 
     Example:
         >>> generate_from_saved_model("saved_models/mnist_z10", 2, seed=0).shape  # doctest: +SKIP
         (2, 28, 28, 1)
     """
-    num = check_positive_int("num", num)
-    seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
-    path = check_saved_model(path)
-    signatures = tf.saved_model.load(str(path)).signatures
-    if "generate" not in signatures:
-        expected = "a SavedModel with the signature 'generate'"
-        raise invalid("path", expected, f"{str(path)!r} with {sorted(signatures)}")
-    generate = signatures["generate"]
-    inputs = {"seed": row_seeds(seed, num)} | _condition_rows(generate, condition, num)
-    parts = []
-    for start in range(0, num, _ROWS):
-        rows = {name: tf.constant(value[start : start + _ROWS]) for name, value in inputs.items()}
-        parts.append(generate(**rows)["images"].numpy())
-    return np.concatenate(parts)
+    seeds = row_seeds(seed, num)
+    parts = drawn.from_saved_model(path, "generate", seeds, condition, trust_model=trust_model)
+    return np.concatenate(list(parts))
 
 
 def _export(model, target, with_encoder, method):
@@ -121,9 +119,9 @@ def _export(model, target, with_encoder, method):
     module, graphs = tf.Module(), [f.get_concrete_function().graph for f in signatures.values()]
     module.weights_used = [variable for graph in graphs for variable in graph.variables]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with files.aside(target) as scratch:
-        with _without_info_messages():
-            tf.saved_model.save(module, str(scratch), signatures)
+    explained = _explained(model, "the SavedModel")
+    with files.aside(target) as scratch, explained, _without_info_messages():
+        tf.saved_model.save(module, str(scratch), signatures)
         write_warmup(scratch, signatures)
     return target
 
@@ -139,7 +137,30 @@ def _traced(model, with_encoder, method):
     if with_encoder and not any(row.of_encoder for row in rows):
         raise invalid("with_encoder", "False: this model has no `encode`", "with_encoder=True")
     functions = {row.function: row.traced(model) for row in rows}  # two names may share one
+    for row in rows:
+        with _explained(model, f"the signature {row.name!r}"):
+            functions[row.function].get_concrete_function()
     return {row.name: functions[row.function] for row in rows}
+
+
+@contextlib.contextmanager
+def _explained(model, what):
+    """An error of the model's own code, which is compiled here for the first time, in our words."""
+    try:
+        yield
+    except (InvalidValueError, InvalidTypeError, OSError):
+        raise
+    except _DISK_ERRORS as error:
+        raise OSError(error.message) from error
+    except Exception as error:
+        reason = (str(error).strip() or "no message").splitlines()[0].rstrip(".:")
+        raise invalid(
+            "model",
+            f"a model that TensorFlow compiles: {what} does not go through",
+            f"{type(model).__name__}, whose code raised {type(error).__name__}: {reason}",
+            "Its methods must be written in keras.ops, and keep their weights in layers or variables "
+            "that are attributes of the model.",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -152,20 +173,3 @@ def _without_info_messages():
         yield
     finally:
         logger.setLevel(level)
-
-
-def _condition_rows(signature, given, num):
-    """The condition's value for each row, from one for all rows or one for each.
-
-    Args:
-        signature: a signature of a loaded SavedModel.
-        given: values by name.
-        num: how many rows.
-    """
-    specs = dict(signature.structured_input_signature[1])
-    specs.pop("seed")
-    if given.keys() != specs.keys():
-        expected = f"a value of {', '.join(specs)}" if specs else "none: this model takes none"
-        raise invalid("condition", expected, ", ".join(sorted(given)) or "none")
-    conditions = [Condition(key, tuple(s.shape[1:]), s.dtype.name) for key, s in specs.items()]
-    return {each.name: each.rows(given[each.name], num) for each in conditions}

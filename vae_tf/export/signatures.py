@@ -122,7 +122,8 @@ SIGNATURES = (
 )
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
 # Names that no condition may have: the inputs, and arguments of the functions that draw images.
-RESERVED = {name for row in SIGNATURES for name in row.inputs} | {"path", "num", "seeds"}
+_ARGUMENTS = {"path", "num", "seeds", "trust_model"}
+RESERVED = {name for row in SIGNATURES for name in row.inputs} | _ARGUMENTS
 
 
 def signatures_of(model, with_encoder):

@@ -1,6 +1,6 @@
 """The checks of an exported model: by its bytes, and by running it through TensorFlow's C library.
 
-The model runs in two fresh processes, which import neither TensorFlow's Python nor Keras nor `vae_tf`
+Its operations are judged first, and a model with one that is not allowed is not run. It runs in two fresh processes, which import neither TensorFlow's Python nor Keras nor `vae_tf`
 (see `c_api`), on the examples of a `Trial`. A check looks at what is there. What is missing, or fails
 to run, is reported once, by the one check that is about it.
 """
@@ -43,7 +43,7 @@ class Verification:
         return all(check.passed for check in self.checks)
 
 
-def verify(path, run=None):
+def verify(path, run=None, seconds=300.0):
     """Check an exported model.
 
     Which signatures must be there follows from those that are: every model decodes; a model that
@@ -53,9 +53,11 @@ def verify(path, run=None):
     Args:
         path: a SavedModel, or a directory of versions, whose newest is taken.
         run: the run directory whose model it should equal; None leaves this out.
+        seconds: that loading and running it may take, in each of two processes.
 
     Returns:
-        A `Verification`. A model that does not load has one check, which failed.
+        A `Verification`. A model that cannot be read has one check, which failed. One that does not
+        load or end, or has an operation that is not allowed, has those checks that need no run.
 
     Raises:
         ValueError: there is no SavedModel, or `run` is no run.
@@ -67,7 +69,7 @@ def verify(path, run=None):
     path = check_saved_model(path)
     model = None if run is None else load_run(run)[1]
     try:
-        trial = Trial(path, model)
+        trial = Trial(path, model, seconds)
     except (DecodeError, RuntimeError, OSError) as error:
         return Verification(path, (Check(next(iter(CHECKS)), False, str(error)),), {}, "")
     checks = []
@@ -86,6 +88,8 @@ def _told(problems):
 
 def check_loading(trial):
     """It was loaded by TensorFlow's C library, without help from Python."""
+    if trial.answer is None or trial.failure:
+        return [trial.failure] if trial.failure else [], ""
     modules = set(trial.answer["modules"])
     helpers = sorted(modules & {"tensorflow", "keras", "vae_tf"})
     others = sorted(name for name in modules - sys.stdlib_module_names if name[0] != "_")

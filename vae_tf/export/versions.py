@@ -4,17 +4,31 @@ import pathlib
 
 from vae_tf.errors import invalid
 
+LARGEST = 2**63 - 1  # the protocol has int64
+
 
 def versions(directory):
-    """The version numbers in a directory of versions, in ascending order."""
+    """The version numbers in a directory of versions, in ascending order.
+
+    A version is a directory whose name is a number as it is usually written: "7", not "007". What
+    else is there, such as a file or a number above `LARGEST`, is passed over.
+    """
     directory = pathlib.Path(directory)
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+    paths = directory.iterdir() if directory.is_dir() else ()
+    numbers = {path: int(path.name) for path in paths if path.name.isdecimal()}
+    return sorted(
+        number
+        for path, number in numbers.items()
+        if path.name == str(number) and number <= LARGEST and path.is_dir()
+    )
 
 
 def next_version(directory):
-    """One more than the largest version there is; 1 where there is none."""
-    return max(versions(directory), default=0) + 1
+    """One more than the largest version there is, or the next that nothing has the name of; from 1."""
+    number = max(versions(directory), default=0) + 1
+    while (pathlib.Path(directory) / str(number)).exists():
+        number += 1
+    return number
 
 
 def find_saved_model(path):

@@ -1,5 +1,6 @@
 """Warm-up requests: TF Serving runs them as it loads a version, so that no client's request is the first."""
 
+import math
 import pathlib
 
 import tensorflow as tf
@@ -7,6 +8,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"  # in the directory of a version
 WARMUP_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the sizes that deploy/batching.config allows
+_MOST_VALUES = 2**24  # of an input
 
 
 def write_warmup(path, signatures):
@@ -38,6 +40,19 @@ def warmup_requests(path):
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator() if path.is_file() else ()
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
     return [log.predict_log.request for log in logs]
+
+
+def inputs_of(request):
+    """The arrays of a recorded request by name; a shape is looked at before it takes memory.
+
+    Raises:
+        ValueError, TypeError: an input is too large, or its values are not those of its shape and type.
+    """
+    for name, tensor in request.inputs.items():
+        sizes = [dim.size for dim in tensor.tensor_shape.dim]
+        if min(sizes, default=0) < 0 or math.prod(sizes) > _MOST_VALUES:
+            raise ValueError(f"the recorded input {name!r} has the shape {tuple(sizes)}")
+    return {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
 
 
 def _zeros(name, signature, size):

@@ -2,13 +2,15 @@
 
 import contextlib
 import functools
+import inspect
+import math
 
 import keras
 import numpy as np
 from keras import ops
 
 from vae_tf import layers
-from vae_tf.errors import check_positive_int
+from vae_tf.errors import InvalidTypeError, check_positive_int, invalid
 
 
 def is_tensor(x):
@@ -36,14 +38,31 @@ def from_arrays(method):
     draws of a method that draws.
     """
     of_codes, counted = method.__name__ == "decode", method.__name__ == "log_weights"
+    signature = inspect.signature(method)
+
+    def on_tensors(self, value, rest, named):
+        try:
+            return method(self, value if of_codes else self.to_floats(value), *rest, **named)
+        except (AttributeError, TypeError, ValueError):
+            if not self._building:
+                self.assert_built(method.__name__)  # if that is why
+            raise
 
     @functools.wraps(method)
-    def wrapper(self, value, *rest, seed=None):
+    def wrapper(self, *args, seed=None, **named):
+        bound = signature.bind_partial(
+            self, *args, **named
+        )  # a condition that is missing is told below
+        if len(bound.args) == 1:
+            return method(self, **named)  # Python's own error
+        value, *rest = bound.args[1:]
         if is_tensor(value) and seed is None:
-            return method(self, value if of_codes else self.to_floats(value), *rest)
+            return on_tensors(self, value, rest, bound.kwargs)
         self.assert_built(method.__name__)
-        value = ops.convert_to_tensor(value if of_codes else self.checked(value))
-        value = ops.cast(value, "float32") if of_codes else self.to_floats(value)
+        value = ops.convert_to_tensor(
+            self.checked_codes(value) if of_codes else self.checked(value)
+        )
+        value = value if of_codes else self.to_floats(value)
         numbers, conditions = (rest[:1], rest[1:]) if counted else ((), rest)
         rows = self.condition_rows(*(conditions or (None,)), len(value))
         source = contextlib.nullcontext()
@@ -51,10 +70,86 @@ def from_arrays(method):
             seed = check_positive_int("seed", seed, minimum=0)
             source = layers.drawing(layers.PerImage(seed, ops.arange(len(value))))
         with source:
-            result = method(self, value, *numbers, *map(ops.convert_to_tensor, rows))
+            conditions = map(ops.convert_to_tensor, rows)
+            result = method(self, value, *numbers, *conditions, **bound.kwargs)
         return keras.tree.map_structure(_to_numpy, result)
 
     return wrapper
+
+
+def array(value, argument):
+    """What a user gives as an array of numbers, or the error that says what it is."""
+    try:
+        value = np.asarray(ops.cast(value, "float32") if is_tensor(value) else value)
+    except ValueError as error:
+        raise invalid(argument, "an array of numbers", "rows of different lengths") from error
+    if value.dtype.kind not in "buif":
+        found = f"dtype {value.dtype}"
+        raise invalid(argument, "an array of numbers", found, kind=InvalidTypeError)
+    return value
+
+
+def check_codes(z, latent_shape):
+    """Codes as float32 `(N, *latent_shape)`, or the error that says what is wrong with them.
+
+    Args:
+        z: from a user.
+        latent_shape: of one code, or None where the model does not say it.
+    """
+    codes = array(z, "z")
+    if latent_shape is not None and codes.shape[1:] != tuple(latent_shape):
+        raise invalid(
+            "z", f"codes of shape {rows_of(latent_shape)}", *_other_codes(codes, latent_shape)
+        )
+    if codes.size == 0:
+        raise invalid("z", "at least one code", f"an empty array of shape {codes.shape}")
+    with np.errstate(over="ignore"):
+        floats = codes.astype("float32")
+    if not np.isfinite(floats).all():
+        wrong = (~np.isfinite(floats)).reshape(len(floats), -1).any(axis=1)
+        found = f"NaN, or values beyond float32, in {wrong.sum()} of {len(floats)} codes"
+        raise invalid("z", "finite values", found)
+    return floats
+
+
+def _other_codes(codes, latent_shape):
+    """What codes of another shape are, and what mends it."""
+    received, latent_shape = f"shape {codes.shape}", tuple(latent_shape)
+    if codes.shape == latent_shape:
+        return received, "One code alone is z[None]."
+    if codes.shape[2:] == latent_shape and codes.shape[0] == 2:
+        return (
+            received,
+            "What `encode` gives is (z_mean, z_log_var): the code is its first element.",
+        )
+    return received, ""
+
+
+def rows_of(shape):
+    """`(N, *shape)` in words.
+
+    >>> rows_of((8, 8))
+    '(N, 8, 8)'
+    """
+    return f"({', '.join(map(str, ('N', *shape)))})"
+
+
+def shape_hint(shape, wanted, argument):
+    """What brings images of another shape to `(N, *wanted)`, where nothing has to be guessed."""
+    if shape == wanted:
+        return f"One image alone is {argument}[None]."
+    if _long(shape) == _long(wanted):
+        return f"One image alone is {argument}.reshape{(1, *wanted)}."
+    size = math.prod(wanted)
+    flat = len(wanted) == 1 or len(shape) == 2
+    if _long(shape[1:]) == _long(wanted) or (flat and math.prod(shape[1:]) == size):
+        return f"{argument}.reshape{(-1, *wanted)} has it."
+    return ""
+
+
+def _long(shape):
+    """A shape without the axes of length 1."""
+    return [length for length in shape if length != 1]
 
 
 def _to_numpy(value):

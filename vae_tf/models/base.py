@@ -11,21 +11,25 @@ import numpy as np
 from keras import ops
 
 from vae_tf import data, layers, random
+from vae_tf.engine import room
 from vae_tf.engine.trainer import Trainer
 from vae_tf.errors import GreyValuesWarning, InvalidTypeError, check_positive_int, invalid
 from vae_tf.likelihoods import get_likelihood
-from vae_tf.models.arrays import concatenated, first, from_arrays, is_tensor
+from vae_tf.models.array_calls import ArrayCalls
+from vae_tf.models.arrays import check_codes, first, from_arrays, is_tensor, rows_of, shape_hint
 from vae_tf.models.keras_calls import KerasCalls, dtype_policy
 
 _OUTSIDE = {
     "binary": "The images have grey values: their cross-entropy is a loss, and no log-likelihood. "
     "likelihood='continuous_bernoulli' has one; VAE(binarize=True) trains on binary draws of them.",
+    "binary, in colour": "The images are in colour: their cross-entropy is a loss, and no log-likelihood. "
+    "likelihood='gaussian', 'discretized_logistic' or 'continuous_bernoulli' has one.",
     "bytes": "The images have values between bytes (k/255): what is shown is no log-likelihood. Give "
     "bytes (uint8); likelihood='continuous_bernoulli' has one of any values in [0, 1].",
 }
 
 
-class Model(KerasCalls, Trainer):
+class Model(ArrayCalls, KerasCalls, Trainer):
     """A model of images x with a code z. A subclass gives what its paper says, on tensors:
 
     - `build(input_shape)`: its networks; it ends with `super().build(input_shape)`;
@@ -90,6 +94,9 @@ class Model(KerasCalls, Trainer):
             self.likelihood.build((None, *self.likelihood.parameter_shape(self.image_shape)))
         self.built = True
 
+    def begin(self, x):
+        """Called by `fit` before the first step, with training images as floats in NumPy."""
+
     def terms(self, x, *condition, training=False):
         """By name what the model minimises or reports, in nats for each image; `loss` among them.
 
@@ -141,78 +148,15 @@ class Model(KerasCalls, Trainer):
         """The shape of a code, without the batch."""
         return (self.latent_dim,)
 
-    # What a user calls: arrays to arrays.
-
-    def code(self, x, condition=None, batch_size=1000):
-        """The codes of images, NumPy `(N, *latent_shape)`."""
-        return self._in_batches(lambda *part: first(self.encode(*part)), x, condition, batch_size)
-
-    def reconstruct(self, x, condition=None, batch_size=1000):
-        """Images `(N, ...)` to their reconstructions in [0, 1], without noise, as NumPy."""
-        return self._in_batches(self.reconstruction, x, condition, batch_size)
-
-    def generate(self, num=1, seed=None, condition=None):
-        """Decode `num` draws from the prior to images in [0, 1], as NumPy `(num, *image_shape)`.
-
-        Args:
-            num: how many images.
-            seed: a non-negative integer; the same seed gives the same images, here and from the
-                exported model. None draws one.
-            condition: for a model that has one: one for all images, or one for each.
-
-        Raises:
-            TypeError: the model has no prior to draw from.
-        """
-        self.needs("sample_prior", "generate")
-        self.assert_built("generate")
-        num = check_positive_int("num", num)
-        seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
-        rows = self.condition_rows(condition, num)
-        with layers.drawing(layers.PerSeed(random.row_seeds(seed, num))):
-            z = self.sample_prior(num, *map(ops.convert_to_tensor, rows))
-        return self.decode_images(z, *rows)
-
-    def interpolate(self, start, end, num=8, condition=None):
-        """Images along the straight line between the codes of two images.
-
-        Args:
-            start, end: one image each, of shape `image_shape`.
-            num: how many images, both ends included.
-            condition: for a model that has one: one for all images.
-
-        Returns:
-            NumPy, `(num, *image_shape)`, in [0, 1].
-        """
-        self.assert_built("interpolate")
-        num = check_positive_int("num", num, minimum=2)
-        one, other = self.code(np.stack([start, end]), *self.condition_rows(condition, 2))
-        weights = np.linspace(0.0, 1.0, num).reshape(-1, *(1 for _ in one.shape))
-        codes = (1 - weights) * one + weights * other
-        return self.decode_images(codes, *self.condition_rows(condition, num))
-
-    def decode_images(self, z, condition=None, batch_size=1000):
-        """The means of p(x|z) for codes `(N, *latent_shape)`: NumPy `(N, *image_shape)`."""
-        z = ops.convert_to_numpy(z)
-        arrays = z.astype("float32"), *self.condition_rows(condition, len(z))
-
-        def images(z, *condition):
-            return self.likelihood.mean(self.decode(z, *condition))
-
-        return concatenated(images, arrays, batch_size)
-
-    def _in_batches(self, function, x, condition, batch_size):
-        x = self.checked(np.asarray(x))
-        rows = self.condition_rows(condition, len(x))
-        return concatenated(lambda x, *c: function(self.to_floats(x), *c), (x, *rows), batch_size)
-
     def condition_rows(self, condition, num):
         """`num` rows of the condition, in a tuple; nothing for a model without one."""
         if self.condition is not None:
             return (self.condition.rows(condition, num),)
         if condition is not None:
-            name = type(self).__name__
-            expected = f"None: a {name} has no condition"
-            raise invalid("condition", expected, repr(condition), kind=InvalidTypeError)
+            expected = f"None: a {type(self).__name__} has no condition"
+            given = np.shape(condition)
+            received = f"one of shape {given}" if given else repr(condition)
+            raise invalid("condition", expected, received, kind=InvalidTypeError)
         return ()
 
     # Checks.
@@ -243,18 +187,28 @@ class Model(KerasCalls, Trainer):
         """Arrays are checked against the likelihood and the model's shape; tensors pass."""
         if is_tensor(x):
             return x
-        x = data.check_images(x, argument, self.value_range)
+        known = self.image_shape if self.built else None
+        x = data.check_images(x, argument, self.value_range, known)
         if self.built and x.shape[1:] != self.image_shape:
-            raise invalid(argument, f"images of shape {self.image_shape}", f"shape {x.shape[1:]}")
+            expected = f"images of shape {rows_of(self.image_shape)}, as the model was built to"
+            hint = shape_hint(x.shape, self.image_shape, argument)
+            raise invalid(argument, expected, f"shape {x.shape}", hint)
         return x
+
+    def checked_codes(self, z):
+        """Codes from outside as float32 `(N, *latent_shape)`; or what is wrong with them."""
+        return check_codes(z, getattr(self, "latent_shape", None))
 
     def check_support(self, x):
         """Warn where images can be trained on, but are not what the likelihood is of."""
+        x = data.some(x)
         with layers.drawing(layers.PerImage(0, np.arange(len(x)))):
             seen = self.observed(self.to_floats(ops.convert_to_tensor(x)))
         if not self.likelihood.support.contains(ops.convert_to_numpy(seen)):
+            kind = self.likelihood.support.kind
+            colour = kind == "binary" and x.ndim == 4 and x.shape[-1] >= 3
             warnings.warn(
-                _OUTSIDE[self.likelihood.support.kind],
+                _OUTSIDE[f"{kind}, in colour" if colour else kind],
                 GreyValuesWarning,
                 stacklevel=3,  # the caller of `fit`
             )
@@ -281,7 +235,11 @@ def _with_seed(build):
             return build(self, input_shape)
         self._building = True
         try:
-            with random.default_seeds(self.weight_seeds[-1]), dtype_policy(self.dtype_policy):
+            with (
+                random.default_seeds(self.weight_seeds[-1]),
+                dtype_policy(self.dtype_policy),
+                room.for_weights(input_shape[1:], trained=self.compiled),
+            ):
                 return build(self, input_shape)
         finally:
             self._building = False

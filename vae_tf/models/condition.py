@@ -35,8 +35,11 @@ class Condition:
         if value is None:
             raise invalid(argument, expected, "None")
         if is_tensor(value):
+            numbers = "dataset.map(lambda x, y: (x, tf.argmax(y, axis=-1)))"
+            self._check_no_rows(value, argument, numbers)
             return ops.cast(value, self.dtype)
         value = np.asarray(value)
+        self._check_no_rows(value, argument, "y.argmax(axis=-1)")
         if value.dtype.kind not in ("buif" if "float" in self.dtype else "bui"):
             found = f"values of {value.dtype}"
             raise invalid(argument, f"{self.name} of {self.dtype}", found, kind=InvalidTypeError)
@@ -46,6 +49,14 @@ class Condition:
             found = f"values from {value.min()} to {value.max()}"
             raise invalid(argument, f"labels from 0 to {self.num_classes - 1}", found)
         return value.astype(self.dtype)
+
+    def _check_no_rows(self, value, argument, numbers):
+        """Refuse rows where a label is a number: one-hot ones, for example."""
+        if self.shape == () and value.ndim == 2:
+            expected = f"{self.name} of shape ('batch',), the number of its class for each image"
+            received = f"rows, of shape {tuple(value.shape)}"
+            hint = f"One-hot rows become numbers by {numbers}; a column by y[:, 0]."
+            raise invalid(argument, expected, received, hint)
 
     def rows(self, value, num):
         """`num` rows of one condition for all, or of one for each."""

@@ -40,7 +40,7 @@ class VAE(Model):
         seed: as for `Model`.
         network: "dense" or "conv", what makes the networks that are not given.
         filters: channels of the convolutional encoder's layers, each of which halves the image; the
-            decoder mirrors them.
+            decoder mirrors them. None: 32, 64, 128, 256, of as many layers as leave 4 to 7 pixels.
         encoder: a Keras model from `(batch, *image_shape)` to `[z_mean, z_log_var]`, each `(batch,
             latent_dim)`.
         decoder: a Keras model from `(batch, latent_dim)` to the likelihood's parameters.
@@ -68,7 +68,7 @@ class VAE(Model):
         kernel_initializer="he_uniform",
         seed=None,
         network="dense",
-        filters=(32, 64),
+        filters=None,
         encoder=None,
         decoder=None,
         **kwargs,
@@ -79,7 +79,7 @@ class VAE(Model):
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.network = check_choice("network", network, NETWORKS)
-        self.filters = check_widths("filters", filters)
+        self.filters = None if filters is None else check_widths("filters", filters)
         self.encoder, self.decoder = _network(encoder), _network(decoder)
         self._given = {"encoder": encoder is not None, "decoder": decoder is not None}
         noise, pixels = random.child_seeds(self.seed, 5)[2::2]
@@ -105,7 +105,8 @@ class VAE(Model):
             "dense": (networks.dense_encoder, networks.dense_decoder),
             "conv": (networks.conv_encoder, networks.conv_decoder),
         }[self.network]
-        widths = self.hidden_units if self.network == "dense" else self.filters
+        filters = networks.filters_for(shape) if self.filters is None else self.filters
+        widths = self.hidden_units if self.network == "dense" else filters
         if self.encoder is None:
             initializer = self.kernel_initializer
             self.encoder = make_encoder(
@@ -119,6 +120,11 @@ class VAE(Model):
         _check_network("encoder", self.encoder, shape, [code, code])
         _check_network("decoder", self.decoder, code, pixels)
         super().build(input_shape)
+
+    def begin(self, x):
+        """The output begins at the images' mean; a decoder of the user's own is left as it is."""
+        if not self._given["decoder"]:
+            networks.begin_at_mean(self.decoder, self.likelihood, x)
 
     # The model's parts.
 
@@ -170,6 +176,7 @@ class VAE(Model):
             "kl_per_dimension": kl,
             "z_mean": z_mean,
             "z_mean_squared": ops.square(ops.cast(z_mean, "float32")),
+            "z_variance": ops.exp(ops.cast(z_log_var, "float32")),
         }
 
     def objective(self, means):
@@ -244,7 +251,7 @@ class VAE(Model):
             "binarize": self.binarize is not None,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "network": self.network,
-            "filters": list(self.filters),
+            "filters": self.filters and list(self.filters),
             **{name: keras.saving.serialize_keras_object(net) for name, net in given.items()},
         }
 

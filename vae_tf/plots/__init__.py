@@ -9,15 +9,17 @@ from vae_tf import lazy
 __getattr__, __dir__ = lazy.attach(
     __name__,
     {
-        **dict.fromkeys(("extremes", "generated", "image_grid", "reconstruct"), "grids"),
+        "image_grid": "tiles",
+        **dict.fromkeys(("extremes", "generated", "reconstruct"), "grids"),
         **dict.fromkeys(("likelihood_curve", "term_label", "train_process"), "curves"),
         **dict.fromkeys(
             (
-                "COMPONENTS", "aggregate_posterior", "kl_per_dimension", "prior_quantiles", "project",
-                "top_infer", "top_label", "traversal",
+                "aggregate_posterior", "encodings", "kl_per_dimension", "latent_plane",
+                "prior_quantiles", "project",
             ),
             "codes",
         ),
+        "traversal": "traversals",
         **dict.fromkeys(("PICTURES", "draw", "figures"), "pictures"),
     },
 )  # fmt: skip

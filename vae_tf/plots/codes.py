@@ -1,4 +1,4 @@
-"""Figures of the latent space."""
+"""Figures of the latent space. Its dimensions are counted from one: z₁, z₂, ..."""
 
 import math
 from statistics import NormalDist
@@ -7,9 +7,26 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vae_tf.plots.grids import image_grid, show
+from vae_tf.errors import invalid, printable
+from vae_tf.plots.grids import centres, show
+from vae_tf.plots.tiles import image_grid
 
-COMPONENTS = ("first component", "second component")
+_LEGEND = 50  # labels that a legend has room for
+
+
+def z_name(dimension):
+    """The name of a latent dimension in a figure: z₁ for number 0 of an array."""
+    return f"$z_{{{dimension + 1}}}$"
+
+
+def label_text(label):
+    r"""A label as matplotlib is to show it: it takes $...$ for mathematics, and leaves out "_...".
+
+    >>> label_text("5$"), label_text("_x")
+    ('5\\$', ' _x')
+    """
+    text = printable(str(label)).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def prior_quantiles(side):
@@ -17,55 +34,68 @@ def prior_quantiles(side):
     return np.array([NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)])
 
 
-def top_infer(decode, side=20):
+def latent_plane(decode, side=20):
     """Images decoded over the plane of two latent dimensions, spaced by the Gaussian's quantiles.
 
     Args:
         decode: from z `(batch, 2)` to images.
-        side: images on a side. z₀ grows to the right, z₁ upwards.
+        side: images on a side. z₁ grows to the right, z₂ upwards.
     """
     points = prior_quantiles(side)
-    z = np.array([(z0, z1) for z1 in points[::-1] for z0 in points], "float32")
-    title = "Decoded over the plane, at the prior's quantiles"
-    figure = show(image_grid(decode(z), side), title, axis=True)
-    _label_quantiles(figure.axes[0], points)
+    z = np.array([(z1, z2) for z2 in points[::-1] for z1 in points], "float32")
+    figure = show(image_grid(decode(z), side), "Decoded over the plane, at the prior's quantiles")
+    axes = figure.axes[0]
+    axes.set_axis_on()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 0.7, height + 0.3)  # for the labels
+    height, width = axes.images[0].get_array().shape[:2]
+    picks = np.linspace(0, side - 1, min(5, side)).round().astype(int)
+    labels = [f"{points[i]:.2f}" for i in picks]
+    axes.set_xticks(centres(width, side)[picks], labels)
+    axes.set_yticks(centres(height, side)[::-1][picks], labels)
+    axes.set(xlabel=z_name(0), ylabel=z_name(1))
     return figure
 
 
-def _label_quantiles(axes, points):
-    """Latent coordinates on the axes of a `top_infer` grid."""
-    height, width = axes.images[0].get_array().shape[:2]
-    picks = np.linspace(0, len(points) - 1, min(5, len(points))).round().astype(int)
-    labels = [f"{points[i]:.2f}" for i in picks]
-    axes.set_xticks((picks + 0.5) * width / len(points), labels)
-    axes.set_yticks(height - (picks + 0.5) * height / len(points), labels)
-    axes.set(xlabel="$z_0$", ylabel="$z_1$")
-
-
-def top_label(
-    z_mean, labels=None, title="Encodings of the test set", axis_labels=("$z_0$", "$z_1$")
-):
-    """The codes of images in the plane, coloured by label.
+def encodings(z_mean, labels=None, title="Encodings of the test set"):
+    """The codes of images in the plane, coloured by label; of more than two dimensions the projection.
 
     Args:
-        z_mean: `(N, 2)`.
+        z_mean: `(N, latent_dim)`, of two dimensions or more.
         labels: `(N,)` or None.
-        title, axis_labels: what it says.
+        title: what it says.
     """
+    names = z_name(0), z_name(1)
+    if z_mean.shape[1] > 2:
+        z_mean, shares = project(z_mean)
+        which = zip(("first", "second"), shares, strict=True)
+        names = [f"{name} component ({share:.0%} of the variance)" for name, share in which]
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     size = np.clip(20_000 / len(z_mean), 4, 25)  # points²: fewer images, larger dots
     if labels is None:
         axes.scatter(*z_mean.T, s=size, color="tab:blue", linewidths=0)
     else:
-        names = np.unique(labels)
-        for color, label in zip(_colors(len(names)), names, strict=True):
-            chosen = z_mean[labels == label].T
-            axes.scatter(*chosen, s=size, color=color, linewidths=0, label=str(label))
-        scale = 8 / np.sqrt(size)
-        axes.legend(markerscale=scale, title="label", loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title, aspect="equal")
+        _scatter_by_label(axes, z_mean, np.asarray(labels), size)
+    axes.set(xlabel=names[0], ylabel=names[1], title=title)
+    axes.set_aspect("equal", adjustable="datalim")  # one unit is one length, on a full canvas
     return figure
+
+
+def _scatter_by_label(axes, z, labels, size):
+    if labels.shape != z.shape[:1]:
+        raise invalid("labels", f"one for each of the {len(z)} codes", f"shape {labels.shape}")
+    names, which = np.unique(labels, return_inverse=True)
+    colors = _colors(len(names))
+    if len(names) > _LEGEND:
+        axes.scatter(*z.T, s=size, c=np.asarray(colors)[which], linewidths=0)
+        axes.annotate(f"{len(names)} labels, a colour each", (0.01, 0.01), xycoords="axes fraction")
+        return
+    for index, name in enumerate(names):
+        chosen = z[which == index].T
+        axes.scatter(*chosen, s=size, color=colors[index], linewidths=0, label=label_text(name))
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": math.ceil(len(names) / 25)}
+    axes.legend(markerscale=8 / np.sqrt(size), title="label", **place)
 
 
 def _colors(count):
@@ -76,30 +106,18 @@ def _colors(count):
 
 
 def project(z_mean):
-    """The codes `(N, latent_dim)` on the plane of their two largest principal components."""
-    centred = z_mean - z_mean.mean(0)
-    _, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order
-    return centred @ directions[:, :-3:-1]
-
-
-def traversal(decode, z, columns=11, extent=2.5):
-    """Each latent dimension moved alone, one to a row, from −`extent` to `extent` (σ of the prior).
+    """The codes on the plane of their two largest principal components.
 
     Args:
-        decode: from z `(batch, latent_dim)` to images.
-        z: the code to start from, `(latent_dim,)`.
+        z_mean: `(N, latent_dim)`.
+
+    Returns:
+        Points `(N, 2)`, and the share of the variance that each of the two explains.
     """
-    values = np.linspace(-extent, extent, columns)
-    codes = np.repeat(np.asarray(z, "float32")[None], len(z) * columns, axis=0)
-    codes[np.arange(len(codes)), np.repeat(np.arange(len(z)), columns)] = np.tile(values, len(z))
-    figure = show(image_grid(decode(codes), columns), "One latent dimension a row", axis=True)
-    axes = figure.axes[0]
-    height, width = axes.images[0].get_array().shape[:2]
-    rows = np.arange(len(z))
-    axes.set_yticks((rows + 0.5) * height / len(z), [f"$z_{{{i}}}$" for i in rows])
-    picks = np.array([0, columns // 2, columns - 1])
-    axes.set_xticks((picks + 0.5) * width / columns, [f"{values[i]:.1f}" for i in picks])
-    return figure
+    centred = z_mean - z_mean.mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order
+    shares = variances[:-3:-1] / max(variances.sum(), np.finfo("float32").tiny)
+    return centred @ directions[:, :-3:-1], shares.clip(0, 1)
 
 
 def kl_per_dimension(kl, active=None):
@@ -109,16 +127,20 @@ def kl_per_dimension(kl, active=None):
         kl: nats, of shape `(latent_dim,)`.
         active: which dimensions are; others are drawn grey.
     """
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    many, inches = len(kl) > 20, min(14, max(7, 0.2 * len(kl)))
+    figure = Figure(figsize=(inches, 3.5), layout="constrained")
     axes = figure.subplots()
     order = np.argsort(-kl)
     active = np.ones(len(kl), bool) if active is None else active
     colors = ["tab:orange" if active[j] else "lightgrey" for j in order]
     axes.bar(range(len(kl)), kl[order], color=colors)
-    axes.set(xlabel="latent dimension (its number below)", ylabel="KL, nats")
-    size = 8 if len(kl) <= 30 else 5
-    axes.set_xticks(range(len(kl)), order, fontsize=size, rotation=0 if len(kl) <= 30 else 90)
-    axes.set_title(f"KL per dimension; {int(active.sum())} of {len(kl)} are active")
+    axes.set(xlabel="latent dimension", ylabel="KL, nats")
+    labelled = order if len(kl) <= 70 else []  # more have no room
+    names = [z_name(j) for j in labelled]
+    axes.set_xticks(range(len(labelled)), names, rotation=90 if many else 0)
+    axes.margins(x=0.01)
+    grey = "" if active.all() else " (the others are grey)"
+    axes.set_title(f"KL per dimension; {int(active.sum())} of {len(kl)} are active{grey}")
     return figure
 
 
@@ -131,14 +153,28 @@ def aggregate_posterior(z, dimensions):
     """
     columns = min(5, len(dimensions))
     rows = math.ceil(len(dimensions) / columns)
-    figure = Figure(figsize=(2.2 * columns, 1.8 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(4.5, 2.2 * columns), 1.8 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    points = np.linspace(-4, 4, 200)
+    low, high = np.quantile(z[:, dimensions], [0.001, 0.999])  # a stray code sets no scale
+    low, high = min(1.1 * low, -4.0), max(1.1 * high, 4.0)
+    bins = int(np.clip((high - low) / 3 * len(z) ** (1 / 3), 10, 160))  # of width 3 n^(−1/3)
+    points = np.linspace(low, high, 400)
+    prior = np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi)
     for axes in grid.flat[len(dimensions) :]:
         axes.set_visible(False)
     for axes, j in zip(grid.flat, dimensions, strict=False):
-        axes.hist(z[:, j], bins=60, range=(-4, 4), density=True, color="tab:blue", alpha=0.6)
-        axes.plot(points, np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi), color="black", lw=1)
-        axes.set_title(f"z[{j}]", fontsize=8)
-    figure.suptitle("Aggregate posterior (blue) against the prior (black)", fontsize=10)
+        heights, edges = _densities(z[:, j], np.linspace(low, high, bins + 1))
+        axes.stairs(heights, edges, fill=True, color="tab:blue", alpha=0.6)
+        axes.plot(points, prior, color="black", lw=1)
+        axes.set_title(z_name(j), fontsize=9)
+        axes.tick_params(labelbottom=True)  # there may be no panel below
+    top = grid[0, 0].get_ylim()[1]
+    grid[0, 0].set(xlim=(low, high), ylim=(0, min(top, 2.5 * prior.max())))
+    figure.suptitle("Aggregate posterior (blue) and the prior's density (black)", fontsize=10)
     return figure
+
+
+def _densities(values, edges):
+    """A histogram whose area is the share of the values that lie within its edges."""
+    counts, _ = np.histogram(values, edges)
+    return counts / (len(values) * np.diff(edges)), edges

@@ -1,38 +1,34 @@
-"""Images in a grid."""
-
-import math
+"""Figures of images in a grid."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-GAP = 1  # pixels between the tiles of a grid
+from vae_tf.errors import check_choice
+from vae_tf.plots.tiles import GAP, as_tiles, image_grid, square_columns
+
+ARRANGEMENTS = ("rows", "columns")
+PAIRS = "{} images: even columns (from 0) reconstructed, odd columns real"
 
 
-def image_grid(images, columns=None):
-    """Tile images into one array `(H, W)` or `(H, W, 3)` of floats, a gap of 0.5 grey between them.
+def reconstruct(originals, reconstructions, columns=None, arrangement="rows"):
+    """Originals and their reconstructions.
 
     Args:
-        images: the images, row by row.
-        columns: tiles in a row; by default the grid is as square as it gets.
+        originals, reconstructions: as many images each.
+        columns: images in a row; by default as many as make a picture twice as wide as it is high.
+        arrangement: "rows" has each original above its reconstruction, in rows that say which they
+            are. "columns" is the original program's: one grid, by default of 20 columns, of which,
+            counted from 0, the even ones are reconstructed and the odd ones real.
     """
-    images = _as_tiles(images)
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    _, height, width, channels = images.shape
-    grid = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), 0.5)
-    for index, image in enumerate(images):
-        top, left = (height + GAP) * (index // columns), (width + GAP) * (index % columns)
-        grid[top : top + height, left : left + width] = image
-    return grid[..., 0] if channels == 1 else grid
-
-
-def reconstruct(originals, reconstructions, columns=20):
-    """Originals beside their reconstructions: columns count from 0, the even ones reconstructed."""
-    pairs = np.stack([_as_tiles(reconstructions), _as_tiles(originals)], axis=1)
-    return show(
-        image_grid(pairs.reshape(-1, *pairs.shape[2:]), columns),
-        f"{len(pairs)} test images: even columns (from 0) reconstructed, odd columns real",
-    )
+    check_choice("arrangement", arrangement, ("rows", "columns"))
+    pairs = np.stack([as_tiles(originals), as_tiles(reconstructions)])
+    num = len(originals)
+    if arrangement == "columns":
+        tiles = pairs[::-1].swapaxes(0, 1).reshape(-1, *pairs.shape[2:])
+        title = f"{num} images: even columns (from 0) reconstructed, odd columns real"
+        return show(image_grid(tiles, columns or 20), title)
+    title = f"{num} images, each above its reconstruction" if num > 1 else "An image"
+    return _bands(pairs, ("original", "reconstruction"), title, columns)
 
 
 def generated(images, title="Decoded draws from the prior", columns=None):
@@ -43,30 +39,53 @@ def generated(images, title="Decoded draws from the prior", columns=None):
 def extremes(images, log_probs, count=20):
     """The least likely images above, the most likely below."""
     order = np.argsort(log_probs)
-    count = min(count, len(images))
-    chosen = np.concatenate([images[order[:count]], images[order[::-1][:count]]])
-    return show(image_grid(chosen, count), "Least likely images above, most likely below")
+    chosen = np.stack([as_tiles(images[order[:count]]), as_tiles(images[order[::-1][:count]])])
+    return _bands(chosen, ("least likely", "most likely"), "The extremes of log p(x)")
 
 
-def show(grid, title, axis=False):
-    """One array of `image_grid`, at a size that keeps its proportions; its axes only if asked for."""
+def show(grid, title):
+    """One array of `image_grid`, at a size that keeps its proportions."""
     height, width = grid.shape[:2]
     scale = 8 / max(height, width)
     figure = Figure(figsize=(max(3, width * scale), height * scale + 0.6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    draw_image(axes, grid)
     axes.set_title(title, fontsize=10)
-    if not axis:
-        axes.set_axis_off()
+    axes.set_axis_off()
     return figure
 
 
-def _as_tiles(images):
-    """Floats `(N, H, W, 1 or 3)` in [0, 1]."""
-    images = np.asarray(images)
-    images = images / 255 if images.dtype == np.uint8 else images.astype("float64").clip(0, 1)
-    if images.ndim == 2:
-        images = images[:, None, :]
-    if images.ndim == 3:
-        images = images[..., None]
-    return images[..., :3] if images.shape[-1] >= 3 else images[..., :1]
+def draw_image(axes, grid):
+    """An array of `image_grid` on axes, without ticks."""
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+
+
+def label_rows(axes, labels):
+    """A label for each row of the grid that axes show."""
+    height = axes.images[0].get_array().shape[0]
+    axes.set_yticks(centres(height, len(labels)), labels, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+
+
+def centres(length, count):
+    """Where the middles of `count` tiles are, on axes that show them in `length` pixels."""
+    return (np.arange(count) + 0.5) * (length + GAP) / count - (GAP + 1) / 2
+
+
+def _bands(kinds, labels, title, columns=None):
+    """Images of several kinds, `(kinds, N, H, W, C)`, under one another in labelled rows."""
+    rows, num, height, width, _ = kinds.shape
+    columns = min(num, columns or square_columns(2 * num, rows * height, width))
+    bands = [kinds[:, i : i + columns] for i in range(0, num, columns)]
+    size = min(1.2, 8 / columns)  # inches that an image is wide
+    inches = size * columns + 1.2, (rows * size * height / width + 0.08) * len(bands) + 0.4
+    figure = Figure(figsize=(max(3.5, inches[0]), inches[1]), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for axes, band in zip(figure.subplots(len(bands), squeeze=False)[:, 0], bands, strict=True):
+        draw_image(axes, image_grid(band.reshape(-1, *band.shape[2:]), band.shape[1]))
+        label_rows(axes, labels)
+        axes.set_xlim(-0.5, columns * (width + GAP) - GAP - 0.5)  # the last may be shorter
+        axes.spines[:].set_visible(False)
+        axes.set_anchor("W")  # where it is centred, the layout leaves the labels no room
+    return figure

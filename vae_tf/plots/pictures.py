@@ -5,34 +5,48 @@ To add one: a function that returns a `Figure`, and a row here.
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from keras import ops
 
-from vae_tf.distributions import is_standard_normal
+from vae_tf import files
+from vae_tf.distributions import Normal, is_standard_normal
+from vae_tf.engine.monitor import ACTIVE
 from vae_tf.errors import InvalidValueError
-from vae_tf.plots.codes import COMPONENTS, project, top_infer, top_label, traversal
+from vae_tf.plots.codes import encodings, label_text, latent_plane
 from vae_tf.plots.curves import train_process
 from vae_tf.plots.grids import generated, reconstruct
+from vae_tf.plots.traversals import OF_CODES, OF_PRIOR, traversal
 
 NUM = 100  # images of a grid
+PIXELS = 2**24  # of all images of a picture, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What pictures are made of: a model, images `x` with labels `y` or None, a history, a seed."""
+    """What pictures are made of: a model, images `x` with labels `y` or None, a history, a seed.
+
+    split: what the images are called.
+    """
 
     model: object
     x: np.ndarray
     y: np.ndarray | None = None
     history: dict | None = None
     seed: int = 0
+    split: str = "test"
+
+    def few(self, num):
+        """`num`, or as many images as a picture has room for: large ones are fewer."""
+        return max(1, min(num, PIXELS // math.prod(self.x.shape[1:])))
 
     @functools.cached_property
     def picked(self):
         """The numbers of some of the images, in their order."""
-        num = min(NUM, len(self.x))
+        num = self.few(min(NUM, len(self.x)))
         return np.sort(np.random.default_rng(self.seed).choice(len(self.x), num, replace=False))
 
     @property
@@ -45,7 +59,7 @@ class Scene:
 
     @functools.cached_property
     def code(self):
-        return self.model.code(self.x, condition=self.condition)
+        return self.model.code(self.x, condition=self.condition, batch_size=self.few(1000))
 
     @property
     def code_dim(self):
@@ -66,6 +80,21 @@ class Scene:
         known = self.model.prior is None or self.prior is not None
         return self.model.sample_prior is not None and known
 
+    @functools.cached_property
+    def kl(self):
+        """Nats of each dimension, mean over the images; None where q(z|x) or p(z) is not known to be normal."""
+        if self.model.posterior is None or not is_standard_normal(self.prior):
+            return None
+        total, batch = 0.0, self.few(1000)
+        for start in range(0, len(self.x), batch):
+            rows = slice(start, start + batch)
+            condition = () if self.condition is None else (self.condition[rows],)
+            posterior = self.model.posterior(self.x[rows], *condition)
+            if not isinstance(posterior, Normal) or len(posterior.mean().shape) != 2:
+                return None
+            total = total + ops.convert_to_numpy(posterior.kl()).sum(0)
+        return total / len(self.x)
+
     def decode(self, z):
         """Images of codes, with the condition of the first image where there is one."""
         first = self.condition_at(self.picked[:1])
@@ -79,24 +108,38 @@ def _reconstruct(scene):
 
 
 def _generated(scene):
+    num = scene.few(NUM)
     if scene.condition is None:
-        return generated(scene.model.generate(NUM, seed=scene.seed))
-    condition = scene.condition_at(np.resize(scene.picked, NUM))
-    images = scene.model.generate(NUM, seed=scene.seed, condition=condition)
-    return generated(images, "Decoded draws from the prior, with labels of test images")
+        return generated(scene.model.generate(num, seed=scene.seed))
+    condition = scene.condition_at(np.resize(scene.picked, num))
+    images = scene.model.generate(num, seed=scene.seed, condition=condition)
+    title = f"Decoded draws from the prior, with labels of {scene.split} images"
+    return generated(images, title)
 
 
 def _encodings(scene):
-    title = "Encodings of the test set, two principal components"
-    return top_label(project(scene.code), scene.y, title, COMPONENTS)
+    return encodings(scene.code, scene.y, f"Encodings of the {scene.split} set")
+
+
+def _traversal(scene):
+    """From the first image that is picked; in units of the prior, or where it is not known of the codes."""
+    first = scene.picked[0]
+    label = "" if scene.y is None else f"\nlabel {label_text(scene.y[first])}"
+    name = f"image x_{scene.split}[{first}]{label}"
+    options = {"image": scene.x[first], "name": name, "unit": OF_PRIOR, "kl": scene.kl}
+    if scene.kl is not None:
+        options["active"] = scene.code.var(axis=0) > ACTIVE
+    if not is_standard_normal(scene.prior):
+        options |= {"centre": scene.code.mean(0), "scale": scene.code.std(0), "unit": OF_CODES}
+    return traversal(scene.decode, scene.code[first], rows=scene.few(220) // 11 or 1, **options)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A row of the table: the file's name, whether a `Scene` has what it takes, and the figure."""
+    """A row of the table: the file's name, what a `Scene` needs for it, and the figure."""
 
     name: str
-    applies: Callable
+    needs: Callable
     figure: Callable
 
 
@@ -105,21 +148,16 @@ PICTURES = (
     Picture("generated", lambda s: s.has_draws, _generated),
     Picture("train_process", lambda s: s.history is not None, lambda s: train_process(s.history)),
     Picture(
-        "top_infer",
+        "latent_plane",
         lambda s: s.code_dim == 2 and is_standard_normal(s.prior),
-        lambda s: top_infer(s.decode),
+        lambda s: latent_plane(s.decode, math.isqrt(s.few(400))),
     ),
-    Picture("top_label", lambda s: s.code_dim == 2, lambda s: top_label(s.code, s.y)),
-    Picture(
-        "traversal",
-        lambda s: s.code_dim not in (0, 2) and s.has_draws,
-        lambda s: traversal(s.decode, s.code[s.picked[0]]),
-    ),
-    Picture("encodings", lambda s: s.code_dim > 2, _encodings),
+    Picture("traversal", lambda s: s.code_dim not in (0, 2) and s.has_draws, _traversal),
+    Picture("encodings", lambda s: s.code_dim > 1, _encodings),
 )
 
 
-def figures(model, x, y=None, history=None, seed=0, only=None):
+def figures(model, x, y=None, history=None, seed=0, only=None, split="test"):
     """Every picture that applies to a model, its images and its history: `Figure`s by name.
 
     Args:
@@ -128,10 +166,11 @@ def figures(model, x, y=None, history=None, seed=0, only=None):
         history: `runs.load_history(run)`, or None for no picture of it.
         seed: picks the images and the draws from the prior.
         only: names from `PICTURES`; by default all.
+        split: what the images are called.
     """
-    scene = Scene(model, x, y, history, seed)
+    scene = Scene(model, x, y, history, seed, split)
     rows = [row for row in PICTURES if only is None or row.name in only]
-    return {row.name: row.figure(scene) for row in rows if row.applies(scene)}
+    return {row.name: row.figure(scene) for row in rows if row.needs(scene)}
 
 
 def draw(path, model, images, history, seed=0):
@@ -150,5 +189,6 @@ def draw(path, model, images, history, seed=0):
     paths = []
     for name, figure in figures(model, images.x_test, images.y_test, history, seed).items():
         paths.append(pathlib.Path(path) / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+        with files.aside(paths[-1]) as scratch:
+            figure.savefig(scratch, dpi=120)
     return paths

@@ -3,19 +3,23 @@
 Over REST it needs neither TensorFlow nor Keras.
 """
 
-import concurrent.futures
 import random
+import re
 import time
 
 import numpy as np
 
-from vae_tf.errors import InvalidTypeError, check_non_negative, check_positive_int, invalid
-from vae_tf.random import row_seeds
+from vae_tf.data.checks import check_images
+from vae_tf.errors import check_non_negative, check_positive_int, invalid
+from vae_tf.serving import answers, rows
+from vae_tf.serving.batches import in_batches
 from vae_tf.serving.status import ServingError
-from vae_tf.serving.transports import AT_ONCE, reading_answer, transport_of
+from vae_tf.serving.transports import transport_of
 
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")  # a request may be sent twice: it changes nothing
 FIRST_WAIT, LONGEST_WAIT, ATTEMPTS = 0.1, 5.0, 6
+_OF_ENCODER = ("encode", "reconstruct", "score")
+_NO_ENCODER = "A model is exported with its encoder by: vae-tf export RUN --with-encoder."
 
 
 class Client:
@@ -25,13 +29,16 @@ class Client:
         address: "http://host:8501", "https://..." or "grpc://host:8500".
         model: the model's name there.
         version, version_label: which version is asked; by default the newest.
-        timeout: seconds that a call may take, all of its chunks and retries together.
-        batch_size: rows of a request; more are sent in chunks. deploy/batching.config takes 64.
+        timeout: seconds that a call may take, all of its requests and retries together.
+        batch_size: rows of a request; more are sent in several. deploy/batching.config takes 64.
+        answer_bytes: the most that is read of the answer to a request.
 
     Raises:
-        ValueError: an argument makes no sense.
-        ServingError: from every method, where the server refuses or cannot be reached; it has
-            gRPC's `code` and the server's own words as `message`.
+        ValueError, TypeError: an argument makes no sense, or what it asks for does not fit in the
+            memory that is free.
+        ServingError: from every method, where the server refuses, cannot be reached, or answers with
+            something else than it should; it has gRPC's `code` and the server's own words as
+            `message`.
 
     Example:
         >>> client = Client("http://localhost:8501")
@@ -39,7 +46,14 @@ class Client:
     """
 
     def __init__(
-        self, address, model="vae", version=None, version_label=None, timeout=30.0, batch_size=64
+        self,
+        address,
+        model="vae",
+        version=None,
+        version_label=None,
+        timeout=30.0,
+        batch_size=64,
+        answer_bytes=answers.ANSWER_BYTES,
     ):
         if version is not None and version_label is not None:
             raise invalid("version_label", "None where there is a version", repr(version_label))
@@ -47,27 +61,24 @@ class Client:
             check_positive_int("version", version)
         self.timeout = check_non_negative("timeout", timeout, above=True)
         self.batch_size = check_positive_int("batch_size", batch_size)
-        self._transport = transport_of(address)(address, model, version, version_label)
+        most = check_positive_int("answer_bytes", answer_bytes)
+        self._transport = transport_of(address)(address, model, version, version_label, most)
 
     def generate(self, num=None, seed=None, *, seeds=None, **condition):
         """Images `(num, *image_shape)`: those that `Model.generate(num, seed)` draws.
 
         Args:
-            num, seed: how many (1 by default), and a non-negative integer that fixes them.
+            num, seed: how many (1 by default), and a non-negative integer that fixes them. The first
+                is the image of `seed` on the server's page; the seeds of the others follow from it.
             seeds: in their place, an int64 seed an image.
             condition: for a model with a condition, its value by its name, such as `label=3`: a
                 number for all images, or an array with a row for each.
         """
-        seeds = _seeds(num, seed, seeds)
-        outputs = self.predict("generate", seed=seeds, **_condition_rows(condition, len(seeds)))
-        with reading_answer(outputs):
-            return outputs["images"]
+        return self._drawn("generate", num, seed, seeds, condition)["images"]
 
     def generate_png(self, num=None, seed=None, *, seeds=None, **condition):
         """The same images as PNG files: a list of bytes."""
-        seeds = _seeds(num, seed, seeds)
-        condition = _condition_rows(condition, len(seeds))
-        return list(self.predict("generate_png", seed=seeds, **condition))
+        return list(self._drawn("generate_png", num, seed, seeds, condition)["png_bytes"])
 
     def decode(self, z, **condition):
         """The decoder's means for codes `(num, latent_dim)`: `(num, *image_shape)`.
@@ -77,21 +88,62 @@ class Client:
             condition: as for `generate`.
         """
         z = np.asarray(z, "float32")
-        if z.ndim < 2 or not np.isfinite(z).all():
+        if z.ndim < 2 or not z.size or not np.isfinite(z).all():
             raise invalid("z", "finite numbers of shape (num, latent_dim)", f"shape {z.shape}")
-        return self.predict("decode", z=z, **_condition_rows(condition, len(z)))
+        return self._call("decode", "z", {"z": z}, condition)["probabilities"]
+
+    def encode(self, images, **condition):
+        """The codes of images, as `VAE.encode` gives them: `(z_mean, z_log_var)`.
+
+        For a model whose posterior is not Gaussian the code z alone. A server has this, `reconstruct`
+        and `score` of a model that was exported with its encoder (`vae-tf export --with-encoder`).
+
+        Args:
+            images: `(num, *image_shape)`: bytes (uint8), booleans, or floats in [0, 1]. (Other
+                values, which a Gaussian likelihood takes, are sent by `predict`.)
+            condition: as for `generate`.
+        """
+        images = rows.Floats(check_images(images, "images"))
+        outputs = self._call("encode", "images", {"images": images}, condition)
+        return outputs["z"] if "z" in outputs else (outputs["z_mean"], outputs["z_log_var"])
+
+    def reconstruct(self, images, **condition):
+        """Images to their reconstructions without noise, as those of `Model.reconstruct`.
+
+        Args:
+            images, condition: as for `encode`.
+        """
+        images = check_images(images, "images")
+        columns, shape = {"images": rows.Floats(images)}, images.shape[1:]
+        return self._call("reconstruct", "images", columns, condition, shape)["images"]
+
+    def score(self, images, seed=None, *, seeds=None, **condition):
+        """The ELBO of each image in nats, `(num,)`, at one draw of z.
+
+        Args:
+            images, condition: as for `encode`.
+            seed: a non-negative integer that fixes the draws. None draws one.
+            seeds: in its place, an int64 seed an image.
+        """
+        images = rows.Floats(check_images(images, "images"))
+        num = len(images)
+        seeds = rows.seed_column(num if seeds is None else None, seed, seeds)
+        if len(seeds) != num:
+            raise invalid("seeds", f"one for each of {num} images", f"{len(seeds)} seeds")
+        columns = {"images": images, "seed": seeds}
+        return self._call("score", "images", columns, condition)["elbo"]
 
     def predict(self, signature, **inputs):
-        """Any signature: arrays by name in; an array out, or several by name where it gives several."""
-        inputs = {name: _served_dtype(np.asarray(a)) for name, a in inputs.items()}
+        """Any signature: arrays by name in; an array out, or several by name where it gives several.
+
+        The outputs have as many rows as the inputs. Their values are not checked.
+        """
+        inputs = {name: rows.served_dtype(np.asarray(a)) for name, a in inputs.items()}
         lengths = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
-        num = max(lengths.values(), default=0)
-        if num == 0 or len(set(lengths.values())) > 1:
+        if set(lengths.values()) in (set(), {0}) or len(set(lengths.values())) > 1:
             raise invalid("inputs", "arrays of as many rows, one at least", str(lengths))
-        deadline = time.monotonic() + self.timeout
-        starts = range(0, num, self.batch_size)
-        chunks = [{k: v[i : i + self.batch_size] for k, v in inputs.items()} for i in starts]
-        return _joined(self._each(signature, chunks, deadline))
+        outputs = self._batches(signature, "inputs", inputs, answers.some)
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def status(self):
         """The versions and their states: `{1: "AVAILABLE"}`."""
@@ -130,73 +182,66 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def _each(self, signature, chunks, deadline):
-        def ask(chunk):
-            return self._with_retries(self._transport.predict, deadline, signature, chunk)
+    def _drawn(self, signature, num, seed, seeds, condition):
+        argument = "num" if seeds is None else "seeds"
+        seeds = rows.seed_column(num, seed, seeds)
+        return self._call(signature, argument, {"seed": seeds}, condition)
 
-        if len(chunks) == 1:
-            return [ask(chunks[0])]
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            futures = [pool.submit(ask, chunk) for chunk in chunks]
-            try:
-                return [future.result() for future in futures]
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def _call(self, signature, argument, columns, condition, row_shape=None):
+        """The outputs of a signature of `answers.OUTPUTS`, checked."""
+        num = len(next(iter(columns.values())))
+        columns = columns | rows.condition_columns(condition, num)
+
+        def check(outputs):
+            outputs = answers.named(signature, outputs)
+            answers.check_values(outputs, row_shape)
+            return outputs
+
+        try:
+            return self._batches(signature, argument, columns, check)
+        except ServingError as error:
+            missing = re.search(rf"[Ss]ignature.*\b{signature}\b.*not found", error.message)
+            if not missing or signature not in _OF_ENCODER:
+                raise
+            message = f"{error.message.rstrip('.')}. {_NO_ENCODER}"
+            raise ServingError(error.code, message) from error
+
+    def _batches(self, signature, argument, columns, check):
+        """The outputs, by name, for inputs whose rows are taken by slices: arrays, or like them."""
+        deadline = time.monotonic() + self.timeout
+
+        def ask(part, like):
+            outputs = self._with_retries(self._transport.predict, deadline, signature, part)
+            with answers.reading(self._transport.address):
+                outputs = check(outputs)
+                answers.check_like(outputs, like or {})
+            return outputs
+
+        return in_batches(ask, columns, self.batch_size, argument)
 
     def _with_retries(self, ask, deadline, *arguments):
         """Ask, and where that may help again, with growing random waits, until the deadline."""
         for attempt in range(ATTEMPTS):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ServingError("DEADLINE_EXCEEDED", f"No answer within {self.timeout} s.")
+                raise self._late()
             try:
-                return ask(*arguments, left)
+                answer = ask(*arguments, left)
             except ServingError as error:
+                if error.code == "DEADLINE_EXCEEDED" and time.monotonic() >= deadline:
+                    raise self._late() from error
                 wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
                 late = time.monotonic() + wait > deadline
                 if error.code not in RETRIED or attempt == ATTEMPTS - 1 or late:
                     raise
                 time.sleep(wait)
+            else:
+                if time.monotonic() > deadline:  # it took too long to read
+                    raise self._late()
+                return answer
 
-
-def _served_dtype(array):
-    """Numbers in the types that every signature takes: float32 and int64."""
-    return array.astype({"f": "float32", "i": "int64"}.get(array.dtype.kind, array.dtype))
-
-
-def _seeds(num, seed, seeds):
-    if seeds is None:
-        return row_seeds(seed, check_positive_int("num", 1 if num is None else num))
-    if num is not None or seed is not None:
-        raise invalid("seeds", "None where there are num or seed", "both")
-    return np.atleast_1d(_int64("seeds", seeds))
-
-
-def _condition_rows(condition, num):
-    """A value for each of `num` rows, where a number stands for all of them.
-
-    By convention a condition that is called `label` is a class, an integer; another may be any number.
-    """
-    rows = {}
-    for name, value in condition.items():
-        value = _int64(name, value) if name == "label" else np.asarray(value)
-        if value.dtype.kind not in "iufb":
-            raise invalid(name, "numbers", f"{value.dtype}", kind=InvalidTypeError)
-        value = value.astype("float32" if value.dtype.kind == "f" else "int64")
-        rows[name] = value if value.ndim else np.full(num, value)
-    return rows
-
-
-def _int64(name, values):
-    values = np.asarray(values)
-    if values.dtype.kind not in "iu":
-        raise invalid(name, "integers", f"{values.dtype}", kind=InvalidTypeError)
-    if values.max(initial=0) > np.iinfo("int64").max:
-        raise invalid(name, "integers below 2**63", f"{values.max()}")
-    return values.astype("int64")
-
-
-def _joined(parts):
-    if isinstance(parts[0], dict):
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts)
+    def _late(self):
+        words = (
+            f"No answer within {self.timeout} s, the client's timeout for all requests of a call."
+        )
+        return ServingError("DEADLINE_EXCEEDED", words)

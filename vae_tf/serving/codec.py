@@ -4,6 +4,8 @@ Source: tensorflow.org/tfx/serving/api_rest, and tensorflow/serving, tensorflow_
 """
 
 import base64
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -13,6 +15,14 @@ from vae_tf.serving.servable import DEFAULT_SIGNATURE
 from vae_tf.serving.status import ServingError
 from vae_tf.serving.tensors import read_tensor
 
+FEW = 1000  # brackets and commas that are no matter
+LIST_BYTES, VALUE_BYTES = 88, 32  # of Python's objects
+MOST_BYTES = (
+    320 * 2**20
+)  # that a body may take as such: any of 16 MiB whose lists have three numbers
+JSON_BYTES = 16  # of a number in an answer, at most
+PROTO_BYTES = 4
+
 
 def read_json(body, servable):
     """`(signature, arrays by name, row form?)` of the body of a `:predict` request.
@@ -20,19 +30,34 @@ def read_json(body, servable):
     Raises:
         ServingError: it is no JSON, or not what the signature takes.
     """
+    _check_size(body, servable)
     request = _parsed(body)
-    signature = request.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise _invalid(f"'signature_name' must be a string; got {_short(signature)}.")
-    signature = signature or DEFAULT_SIGNATURE
+    signature = _signature(request)
     specs = servable.specs_of(signature)
     rows, columns = "instances" in request, "inputs" in request
     if rows == columns:
         raise _invalid("The request must have one of 'instances' (rows) and 'inputs' (columns).")
     columns = _columns(request["instances"], specs) if rows else _named(request["inputs"], specs)
-    _refuse_booleans(body, columns)
-    arrays = {name: _array(name, column, specs) for name, column in columns.items()}
+    for name, column in columns.items():
+        servable.check_shape(signature, name, _first_shape(column, len(specs[name].shape)))
+    arrays = {name: _array(name, column, specs[name]) for name, column in columns.items()}
     return signature, arrays, rows
+
+
+def read_examples(body, servable, verb):
+    """The signature that the body of a `:classify` or `:regress` request names.
+
+    Raises:
+        ServingError: it is no JSON, or has no examples.
+    """
+    _check_size(body, servable)
+    request = _parsed(body)
+    if "examples" not in request:
+        message = f"When method is {verb}, key 'examples' is expected and was not found"
+        raise _invalid(message)
+    if not isinstance(request["examples"], list) or not request["examples"]:
+        raise _invalid("Expecting 'examples' value to be a list that is not empty")
+    return _signature(request)
 
 
 def write_json(outputs, rows):
@@ -51,21 +76,45 @@ def write_json(outputs, rows):
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def read_tensors(tensors, servable, signature):
-    """Arrays of a request's `TensorProto`s; a shape is checked before it takes memory.
+def read_tensors(tensors, servable, signature, hold):
+    """Arrays of a request's `TensorProto`s, by name.
+
+    Names, types and shapes are checked first: a shape of 10^9 takes a few bytes, until it is filled.
+
+    Args:
+        hold: is told how many bytes the arrays will take.
 
     Raises:
         ServingError: one of them is not what the signature takes.
     """
-    arrays = {}
+    servable.check_names(signature, dict.fromkeys(tensors))
+    specs, sizes = servable.specs_of(signature), []
     for name, tensor in tensors.items():
-        servable.check_shape(signature, name, [dim.size for dim in tensor.tensor_shape.dim])
-        try:
-            arrays[name] = read_tensor(tensor)
-        except (ValueError, TypeError, KeyError) as error:
-            message = f"Input {name!r}: its values are not those of its shape and type."
-            raise _invalid(message) from error
-    return arrays
+        if tensor.dtype != specs[name].dtype.as_datatype_enum:
+            raise _invalid(f"Input {name!r} must be {specs[name].dtype.name}.")
+        shape = [dim.size for dim in tensor.tensor_shape.dim]
+        servable.check_shape(signature, name, shape)
+        sizes.append(math.prod(shape) * specs[name].dtype.size)
+    hold(sum(sizes))
+    return {name: _read_tensor(name, tensor) for name, tensor in tensors.items()}
+
+
+def _read_tensor(name, tensor):
+    try:
+        return read_tensor(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"Input {name!r}: its values are not those of its shape and type."
+        raise _invalid(message) from error
+
+
+def _check_size(body, servable):
+    """Refuse more values than a request can have, and what takes too much memory as Python's objects."""
+    commas, lists = body.count(b","), body.count(b"[") + body.count(b"{")
+    if max(commas, lists) > FEW + 2 * servable.most_values:
+        message = f"The request has more values than {servable.max_batch} rows have, which are"
+        raise _invalid(f"{message} what this server takes.")
+    if LIST_BYTES * lists + VALUE_BYTES * commas > MOST_BYTES:
+        raise _invalid("The request has too many lists and values: send fewer rows at a time.")
 
 
 def _parsed(body):
@@ -78,6 +127,13 @@ def _parsed(body):
     if not isinstance(request, dict):
         raise _invalid(f"The request must be a JSON object; got {_short(request)}.")
     return request
+
+
+def _signature(request):
+    signature = request.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise _invalid(f"'signature_name' must be a string; got {_short(signature)}.")
+    return signature or DEFAULT_SIGNATURE
 
 
 def _columns(instances, specs):
@@ -106,40 +162,43 @@ def _named(inputs, specs):
     return {name: inputs for name in specs}
 
 
-def _refuse_booleans(body, columns):
-    """NumPy takes `true` for 1; TF Serving does not. Only bodies with the word are searched."""
-    if b"true" in body or b"false" in body:
-        for name, column in columns.items():
-            waiting = [column]
-            while waiting:
-                value = waiting.pop()
-                if isinstance(value, bool):
-                    raise _invalid(f"Input {name!r} must hold numbers; got {_short(value)}.")
-                waiting.extend(value if isinstance(value, list) else ())
+def _first_shape(column, rank):
+    """The lengths of the first list on each level, down to one level more than there should be."""
+    shape = []
+    while isinstance(column, list) and len(shape) <= rank:
+        shape.append(len(column))
+        column = column[0] if column else None
+    return shape
 
 
-def _array(name, column, specs):
-    spec = specs[name]
-    try:
-        array = np.array(column)
-    except ValueError as error:
-        raise _invalid(f"Input {name!r}: its lists are not all of one length.") from error
-    if array.dtype.kind not in ("iuf" if spec.dtype.is_floating else "iu") and array.size:
-        raise _invalid(f"Input {name!r} must hold {spec.dtype.name}; got {_first_odd(column)}.")
-    too_large = array.dtype == np.uint64  # more than a signed integer holds
-    if spec.dtype.is_floating:
-        too_large = np.abs(array).max(initial=0) > float(spec.dtype.max)
-    if too_large:
-        message = f"Cannot convert JSON value: {array.max():g} to {spec.dtype.name} without loss"
-        raise _invalid(f"{message} (input {name!r}).")
-    return array.astype(spec.dtype.as_numpy_dtype)
+def _array(name, column, spec):
+    """The array of a column whose first lists have the right lengths.
+
+    NumPy itself would take `true` for 1, and as many bytes for each string as for the longest.
+    """
+    values = column
+    for _ in spec.shape[1:]:
+        if {*map(type, values)} - {list} or len({*map(len, values)}) > 1:
+            raise _invalid(f"Input {name!r}: its lists are not all of one length.")
+        values = [*itertools.chain.from_iterable(values)]
+    kinds = {int, float} if spec.dtype.is_floating else {int} if spec.dtype.is_integer else set()
+    if not kinds.issuperset(map(type, values)):
+        odd = next(value for value in values if type(value) not in kinds)
+        raise _invalid(f"Input {name!r} must hold {spec.dtype.name}; got {_short(odd)}.")
+    low, high = min(values, default=0), max(values, default=0)
+    least, most = _range(spec.dtype)
+    if not least <= low <= high <= most:
+        message = f"Cannot convert JSON value: {low if low < least else high} to"
+        raise _invalid(f"{message} {spec.dtype.name} without loss (input {name!r}).")
+    lengths = _first_shape(column, len(spec.shape))
+    return np.array(values, spec.dtype.as_numpy_dtype).reshape(lengths)
 
 
-def _first_odd(column):
-    """The first value that is no number of the kind that was wanted, for the message."""
-    while isinstance(column, list) and column:
-        column = next((v for v in column if not isinstance(v, (int, float))), column[0])
-    return _short(column)
+@functools.cache
+def _range(dtype):
+    """Its least and its greatest number, as Python's: NumPy's would round what is compared with them."""
+    exact = float if dtype.is_floating else int
+    return exact(dtype.min), exact(dtype.max)
 
 
 def _short(value):

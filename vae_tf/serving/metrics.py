@@ -24,3 +24,8 @@ class Metrics:
         )
         newest = prometheus_client.Gauge("model_version", "The newest version served.", **given)
         newest.set_function(lambda: max(versions.available(), default=0))
+
+    def count(self, api, code, seconds):
+        """A request has ended."""
+        self.requests.labels(api, code).inc()
+        self.seconds.labels(api).observe(seconds)

@@ -1,6 +1,7 @@
 """The embedded server's HTTP side: TF Serving's REST addresses, health, metrics and the page."""
 
 import asyncio
+import contextlib
 import importlib.resources
 import re
 import urllib.parse
@@ -21,21 +22,24 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-from vae_tf.serving import codec, messages
+from vae_tf.serving import codec, examples, messages
+from vae_tf.serving.core import STOPPING
 from vae_tf.serving.status import FAILED, ServingError, TooLongError
+from vae_tf.serving.visitors import Visitors
 
 _WHICH = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(_WHICH + r":(?P<verb>classify|regress|predict)", re.IGNORECASE)
 _LOOK = re.compile(_WHICH + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+PART = 2**17  # bytes of an answer that are handed to the connection at once
 METRICS = "/monitoring/prometheus/metrics"  # where deploy/monitoring.config has TF Serving's
 
 
-def build_app(core, cors=False):
+def build_app(core, address, allowed_hosts=(), cors=False):
     """The ASGI application.
 
     Args:
-        core: a `server.Core`.
-        cors: whether pages from elsewhere may ask.
+        core: a `core.Core`.
+        address, allowed_hosts, cors: who may ask; see `Visitors`.
     """
     app = _Application(core)
     routes = [
@@ -51,9 +55,10 @@ def build_app(core, cors=False):
         allow_headers=["Content-Type"],
         allow_methods=["GET", "POST"],
     )
+    some = Middleware(Visitors, address=address, allowed=allowed_hosts, cors=cors)
     failures = {Exception: lambda request, error: _error(ServingError("INTERNAL", FAILED))}
     return Starlette(
-        routes=routes, middleware=[anyone] if cors else [], exception_handlers=failures
+        routes=routes, middleware=[anyone, some] if cors else [some], exception_handlers=failures
     )
 
 
@@ -103,18 +108,35 @@ class _Application:
             return JSONResponse(answer)
         except ServingError as error:
             return _error(error)
+        except asyncio.CancelledError:
+            if not self.core.stopped.is_set():
+                raise
+            return _error(ServingError("UNAVAILABLE", STOPPING))  # it was waited for long enough
 
     async def _predict(self, request, which, verb):
-        if verb != "predict":
-            message = f"This model's signatures are for :predict; got :{verb}."
-            raise ServingError("INVALID_ARGUMENT", message)
-        with self.core.admitted("REST"):
-            body = await self._body(request)
+        if verb not in ("predict", "classify", "regress"):  # in capital letters
+            raise _malformed(request)
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(self.core.admit("REST"))
+            body = await self._body(request, place)
             with self.core.versions.use(**which) as version:
-                answer = await self.core.compute(_answer, body, version.model)
-        return Response(answer, media_type="application/json")
+                answer = await self.core.compute(self._answer, body, version.model, verb, place)
+            return _Answer(answer, stack.pop_all())
 
-    async def _body(self, request):
+    def _answer(self, body, model, verb, place):
+        """The body of the answer, in a thread."""
+        if verb != "predict":
+            signature = self.core.parse(codec.read_examples, body, model, verb)
+            raise examples.refusal(verb, model.signature_defs, signature)
+        signature, arrays, rows = self.core.parse(codec.read_json, body, model)
+
+        def write(outputs):
+            return codec.write_json(outputs, rows)
+
+        many = codec.JSON_BYTES
+        return self.core.predict(place, model, signature, arrays, (), write, many)
+
+    async def _body(self, request, place):
         """The body, no longer than the limit, and not waited for without end."""
         limit, parts, size = self.core.limits.request_bytes, [], 0
         if int(request.headers.get("content-length", 0)) > limit:
@@ -126,6 +148,7 @@ class _Application:
                 size += len(part)
                 if size > limit:
                     raise TooLongError(limit)
+                place.hold(len(part))
                 parts.append(part)
 
         try:
@@ -155,9 +178,28 @@ class _Application:
         }
 
 
-def _answer(body, model):
-    signature, arrays, rows = codec.read_json(body, model)
-    return codec.write_json(model.predict(signature, arrays), rows)
+class _Answer(Response):
+    """The answer to a prediction, which keeps its place until the client has read it.
+
+    Args:
+        content: bytes.
+        place: what is closed then.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, content, place):
+        super().__init__(content)
+        self.place = place
+
+    async def __call__(self, scope, receive, send):
+        with self.place:
+            head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(head)
+            content = memoryview(self.body)
+            for start in range(0, len(content), PART):
+                part, more = content[start : start + PART], start + PART < len(content)
+                await send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 def _number(text):

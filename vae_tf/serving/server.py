@@ -3,95 +3,25 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
+import functools
 import logging
-import os
 import pathlib
-import socket
 import threading
-import time
 
 import grpc
 import uvicorn
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from vae_tf.errors import invalid
+from vae_tf.export.operations import trust_hint
 from vae_tf.export.versions import check_labels, check_versions
-from vae_tf.serving import rest, rpc
-from vae_tf.serving.metrics import Metrics
-from vae_tf.serving.status import ServingError
+from vae_tf.serving import network, rest, rpc
+from vae_tf.serving.connection import Connection
+from vae_tf.serving.core import Core
+from vae_tf.serving.limits import Limits
 from vae_tf.serving.versions import Versions
 
 log = logging.getLogger("vae_tf.serving")
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What the server takes on at once."""
-
-    batch: int = 1024  # rows of a request
-    request_bytes: int = 16 * 2**20
-    requests: int = 64  # read, waiting or running; more are refused
-    read_seconds: float = 30.0  # for a body to arrive
-    drain_seconds: float = 30.0  # for requests to end, when the server stops
-
-
-class Core:
-    """What both protocols share: the versions, the limit on requests, and the threads that compute."""
-
-    def __init__(self, versions, limits):
-        self.versions, self.limits, self.metrics = versions, limits, Metrics(versions)
-        self.stopped = threading.Event()
-        self._admitted, self._lock = 0, threading.Lock()
-        self.threads = None
-
-    @property
-    def ready(self):
-        return bool(self.versions.available()) and not self.stopped.is_set()
-
-    @contextlib.contextmanager
-    def admitted(self, api):
-        """Count a request in, or refuse it at once: nothing queues without bound."""
-        start, code = time.perf_counter(), "OK"
-        try:
-            self._count(1)
-            try:
-                yield
-            finally:
-                self._count(-1)
-        except ServingError as error:
-            code = error.code
-            raise
-        except BaseException:
-            code = "CANCELLED"
-            raise
-        finally:
-            self.metrics.requests.labels(api, code).inc()
-            self.metrics.seconds.labels(api).observe(time.perf_counter() - start)
-
-    def _count(self, change):
-        with self._lock:
-            if self._admitted + change > self.limits.requests:
-                message = f"The server has {self.limits.requests} requests already; try again."
-                raise ServingError("RESOURCE_EXHAUSTED", message)
-            self._admitted += change
-            self.metrics.admitted.set(self._admitted)
-
-    async def compute(self, function, *arguments):
-        """Run `function` in one of as many threads as there are processors."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, function, *arguments)
-
-    @contextlib.contextmanager
-    def running(self):
-        """With threads; a server that has stopped can be started again."""
-        self.stopped.clear()
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "vae-tf-rest") as self.threads:
-            try:
-                yield
-            finally:
-                self.stopped.set()
+OTHERS = 16  # gRPC calls that are no predictions, at once
 
 
 class EmbeddedServer:
@@ -105,10 +35,14 @@ class EmbeddedServer:
         labels: version numbers by label.
         limits: a `Limits`.
         cors: whether pages from elsewhere may ask.
+        allowed_hosts: names of hosts in whose name it may be asked, beside those of loopback; those of
+            pages, too. Where it listens on another address than loopback any may, unless names are given.
         poll_seconds: how often new versions are looked for.
+        trust_model: serve it whatever its operations are; see `vae_tf.export.operations`.
 
     Attributes:
         rest_address, grpc_address: `host:port`, once it has started.
+        unanswered: how many requests had not ended when it did.
 
     Raises:
         ValueError: `path` has no version that loads, or a port is taken.
@@ -129,12 +63,26 @@ class EmbeddedServer:
         limits=None,
         cors=False,
         poll_seconds=1.0,
+        trust_model=False,
+        allowed_hosts=(),
     ):
         self.path, self.host, self.ports = pathlib.Path(path), host, (rest_port, grpc_port)
+        check_name(name)
         check_versions(self.path)
         limits = limits or Limits()
-        self.core = Core(Versions(self.path, name, labels, limits.batch, poll_seconds), limits)
-        self.cors = cors
+        self.core = Core(
+            Versions(
+                self.path,
+                name,
+                labels,
+                limits.batch,
+                poll_seconds,
+                limits.load_seconds,
+                trust_model,
+            ),
+            limits,
+        )
+        self.cors, self.allowed_hosts, self.unanswered = cors, allowed_hosts, 0
         self._stop = self._thread = None
 
     async def run(self, started=lambda: None):
@@ -143,17 +91,30 @@ class EmbeddedServer:
         versions = self.core.versions
         versions.refresh()
         self._check_versions()
+        asyncio.get_running_loop().set_exception_handler(network.OutOfSockets())
         watching = threading.Thread(target=versions.watch, args=[self.core.stopped], daemon=True)
-        with self.core.running(), self._grpc() as stop_grpc:
-            async with self._rest():
+        with self.core.running(), self._grpc() as leave_grpc:
+            async with self._rest() as leave_rest:
                 watching.start()
                 started()
-                await self._stop.wait()
+                await self._until_stopped()
                 self.core.stopped.set()
-                stop_grpc()
+                leave_rest()
+                await asyncio.sleep(network.GOING)
+                leave_grpc()
+                self.unanswered = await self.core.drain()
+
+    async def _until_stopped(self):
+        while not self._stop.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 1.0)
+            self.core.end_overdue()
 
     def stop(self):
-        """Take no more requests, finish those there are, and end. From any thread."""
+        """Refuse what comes with a status that clients retry, finish what was begun, and end.
+
+        From any thread.
+        """
         if self._stop is None:
             return  # it has never been started
         with contextlib.suppress(RuntimeError):  # it has ended already
@@ -164,70 +125,72 @@ class EmbeddedServer:
     def _check_versions(self):
         available = self.core.versions.available()
         if not available:
+            known = self.core.versions.known.values()
+            refused = [version.error for version in known if "refused" in version.error]
             expected = (
                 "a version that loads as a SavedModel; vae-tf verify-export says what is wrong"
             )
-            raise invalid("path", expected, f"{str(self.path)!r}, where none does")
+            received = ". ".join([f"{str(self.path)!r}, where none does", *refused]).rstrip(".")
+            raise invalid("path", expected, received, trust_hint() if refused else "")
         check_labels(self.core.versions.labels, available)
 
     @contextlib.contextmanager
     def _grpc(self):
-        limits = self.core.limits
-        options = {"grpc.max_receive_message_length": limits.request_bytes, "grpc.so_reuseport": 0}
+        limits, services = self.core.limits, rpc.Services(self.core)
+        calls = limits.requests + OTHERS
         server = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(2 * os.cpu_count(), "vae-tf-grpc"),
-            options=[*options.items()],
-            maximum_concurrent_rpcs=limits.requests,
+            concurrent.futures.ThreadPoolExecutor(calls, "vae-tf-grpc"),
+            handlers=[services],
+            options=[*network.grpc_options(limits, calls).items()],
+            maximum_concurrent_rpcs=calls,
         )
-        checks = _Health(experimental_non_blocking=False)
-        checks.set("", health_pb2.HealthCheckResponse.SERVING)
-        add = prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server
-        add(rpc.PredictionService(self.core), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            rpc.ModelService(self.core), server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         try:
-            port = server.add_insecure_port(_joined(self.host, self.ports[1]))
+            port = server.add_insecure_port(network.joined(self.host, self.ports[1]))
         except RuntimeError as error:
-            raise _taken("grpc_port", self.host, self.ports[1]) from error
-        self.grpc_address = _joined(self.host, port)
+            raise network.taken("grpc_port", self.host, self.ports[1]) from error
+        self.grpc_address = network.joined(self.host, port)
         server.start()
 
-        def stop():
-            checks.enter_graceful_shutdown()
-            return server.stop(limits.drain_seconds)
+        def leave():
+            server.stop(limits.drain_seconds)  # tells the clients to go elsewhere
+            services.going.set()
 
         try:
-            yield stop
+            yield leave
         finally:
-            stop().wait()
+            server.stop(None)
 
     @contextlib.asynccontextmanager
     async def _rest(self):
         try:
-            listener = _listen(self.host, self.ports[0])
+            listener = network.listen(self.host, self.ports[0], self.core.limits)
         except OSError as error:
-            raise _taken("rest_port", self.host, self.ports[0]) from error
-        self.rest_address = _joined(self.host, listener.getsockname()[1])
-        app = rest.build_app(self.core, self.cors)
+            raise network.taken("rest_port", self.host, self.ports[0]) from error
+        address, port = listener.getsockname()[:2]
+        self.rest_address = network.joined(self.host, port)
         config = uvicorn.Config(
-            app,
-            http="httptools",
+            rest.build_app(self.core, address, self.allowed_hosts, self.cors),
+            http=functools.partial(Connection, core=self.core),
+            ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # a line for each request that is none would fill the log
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(self.core.limits.drain_seconds),
+            # Connections are taken one at a time: out of sockets, asyncio would log as many lines, each
+            # of which would try as often again. The others wait in the kernel, as `listen` has it.
+            backlog=1,
+            timeout_graceful_shutdown=1,  # all has ended by then
         )
-        server = _Uvicorn(config)
+        server = network.HttpServer(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
+        listener.listen(network.BACKLOG)
         try:
-            yield
+            yield server.close_after_answers
         finally:
-            server.should_exit = True
+            await server.end(listener)
             await serving
 
     # In a thread of its own, for notebooks and tests.
@@ -256,39 +219,7 @@ class EmbeddedServer:
         self.stop()
 
 
-class _Health(health.HealthServicer):
-    def Watch(self, request, context):  # noqa: N802
-        """Not offered, which clients take for health: a stream would keep the server from ending."""
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Ask by Check.")
-
-
-class _Uvicorn(uvicorn.Server):
-    def capture_signals(self):
-        """Signals are the command's own business."""
-        return contextlib.nullcontext()
-
-
-def _listen(host, port):
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    # With its protocol named, asyncio answers without Nagle's delay of 40 ms.
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _joined(host, port):
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _taken(argument, host, port):
-    option = argument.replace("_", "-")
-    hint = f"Give another by --{option} N; 0 takes a free one."
-    return invalid(argument, "a port that can be listened on", _joined(host, port), hint)
+def check_name(name):
+    """Raise if a model cannot be called so."""
+    if not name:
+        raise invalid("name", "a name, which is not empty", f"name={name!r}")

@@ -1,11 +1,12 @@
 """The two protocols of TF Serving, REST and gRPC, as the client speaks them: one request each.
 
-A transport has `predict(signature, inputs, timeout)`, `status(timeout)` and `close()`, and raises
-`ServingError`.
+A transport has `predict(signature, inputs, timeout)`, which gives arrays by name with as many rows as
+the inputs, `status(timeout)`, `close()` and `address`, and raises `ServingError`. It reads no more than
+`most` bytes of an answer.
 """
 
-import base64
 import contextlib
+import functools
 import json
 import re
 import socket
@@ -13,13 +14,12 @@ import threading
 import time
 import urllib.parse
 
-import numpy as np
 import urllib3
 
 from vae_tf.errors import invalid
+from vae_tf.serving import answers
+from vae_tf.serving.batches import AT_ONCE
 from vae_tf.serving.status import ServingError, code_of_http
-
-AT_ONCE = 4  # requests of one client that are under way together
 
 
 def transport_of(address):
@@ -39,67 +39,108 @@ def transport_of(address):
     return kinds[parts.scheme]
 
 
+def shown(address):
+    """An address as messages have it, without a user's name and password."""
+    parts = urllib3.util.parse_url(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 class Rest:
     """TF Serving's REST protocol, column form."""
 
-    def __init__(self, address, model, version, label):
+    def __init__(self, address, model, version, label, most):
         model, label = (urllib.parse.quote(name or "", safe="") for name in (model, label))
         which = f"/versions/{version}" if version else f"/labels/{label}" if label else ""
         self.url = f"{address.rstrip('/')}/v1/models/{model}{which}"
+        self.address, self.most = shown(address), most
+        self.reading = threading.Lock()  # lists of numbers are large: one answer's at a time
         self.pool = urllib3.PoolManager(maxsize=AT_ONCE, retries=False)
         pools = {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
         self.pool.pool_classes_by_scheme = {name: _in_time(pool) for name, pool in pools.items()}
 
     def predict(self, signature, inputs, timeout):
+        rows = len(next(iter(inputs.values())))
         columns = {name: array.tolist() for name, array in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        answer = self._ask("POST", f"{self.url}:predict", timeout, body)
-        with reading_answer(answer):
-            outputs = answer["outputs"]
-            if isinstance(outputs, dict):
-                return {name: _from_json(column) for name, column in outputs.items()}
-            return _from_json(outputs)
+        with answers.reading(self.address):
+            text = self._ask("POST", f"{self.url}:predict", timeout, body)
+            with self.reading:
+                return answers.from_json(answers.parsed(text), rows)
 
     def status(self, timeout):
-        answer = self._ask("GET", self.url, timeout)
-        with reading_answer(answer):
-            return {int(each["version"]): each["state"] for each in answer["model_version_status"]}
+        with answers.reading(self.address):
+            answer = answers.parsed(self._ask("GET", self.url, timeout))
+            states = answers.field(answer, "model_version_status")
+            field = answers.field
+            return answers.from_states((field(s, "version"), field(s, "state")) for s in states)
 
     def close(self):
         self.pool.clear()
 
     def _ask(self, method, url, timeout, body=None):
-        deadline = time.monotonic() + timeout
-        headers = {"Content-Type": "application/json"} if body else {}
-        limit, failure = urllib3.Timeout(total=timeout), None
+        """The body of an answer whose status is 200."""
+        deadline, failure = time.monotonic() + timeout, None
         try:
-            response = self.pool.request(
-                method, url, body=body, headers=headers, timeout=limit, redirect=False
-            )
+            status, text = self._exchange(method, url, timeout, body)
         except urllib3.exceptions.HTTPError as error:
             failure = error
         late = isinstance(failure, urllib3.exceptions.ReadTimeoutError)
         if late or time.monotonic() >= deadline:  # what has come by then may be a part
-            raise ServingError(
-                "DEADLINE_EXCEEDED", f"No answer within {timeout:.3g} s."
-            ) from failure
+            message = f"No answer within {timeout:.3g} s."
+            raise ServingError("DEADLINE_EXCEEDED", message) from failure
         if failure:
-            message = f"{urllib.parse.urlsplit(url).netloc} cannot be reached ({failure})."
+            message = f"{self.address} cannot be reached ({failure})."
             raise ServingError("UNAVAILABLE", message) from failure
-        return _checked_answer(response.status, response.data)
+        if status != 200:
+            raise answers.refusal(code_of_http(status), _words(status, text))
+        return text
+
+    def _exchange(self, method, url, timeout, body):
+        headers = {"Content-Type": "application/json"} if body else {}
+        response = self.pool.request(
+            method,
+            url,
+            body=body,
+            headers=headers,
+            timeout=urllib3.Timeout(total=timeout),
+            redirect=False,
+            preload_content=False,
+        )
+        try:
+            encoding = response.headers.get("Content-Encoding", "").lower()
+            read = functools.partial(response.read, decode_content=False)
+            text = answers.read_body(read, encoding, self.most)
+        except BaseException:
+            response.close()  # with what is left to read
+            raise
+        finally:
+            response.watchdog.cancel()
+        return response.status, text
+
+
+def _words(status, text):
+    """The server's own words on what it refuses."""
+    try:
+        words = json.loads(text)["error"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        words = text[:200].decode(errors="replace")
+    return str(words) or f"HTTP status {status}, and no word."
 
 
 def _in_time(pool):
     """A class of connections that end with their time; a socket's own starts anew with each byte."""
 
     class Connection(pool.ConnectionCls):
-        def getresponse(self):  # urllib3 reads the body here, too
+        def getresponse(self):
             watchdog = threading.Timer(self.timeout, _shut, [self.sock])
             watchdog.start()
             try:
-                return super().getresponse()
-            finally:
+                response = super().getresponse()
+            except BaseException:
                 watchdog.cancel()
+                raise
+            response.watchdog = watchdog  # the body is still to come
+            return response
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
@@ -112,7 +153,7 @@ def _shut(connection):
 class Grpc:
     """TF Serving's gRPC protocol. Its messages come with TensorFlow, which is imported here."""
 
-    def __init__(self, address, model, version, label):
+    def __init__(self, address, model, version, label, most):
         import grpc
         from tensorflow_serving.apis import (
             get_model_status_pb2,
@@ -135,7 +176,8 @@ class Grpc:
             get_model_status_pb2.GetModelStatusRequest,
         )
         self.states = get_model_status_pb2.ModelVersionStatus.State
-        self.channel = _channel(grpc, address.removeprefix("grpc://"))
+        self.address, self.most = shown(address), most
+        self.channel = _channel(grpc, address.removeprefix("grpc://"), most)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -145,14 +187,16 @@ class Grpc:
         for name, array in inputs.items():
             self.tensors.write_tensor(request.inputs[name], array)
         response = self._ask(self.predictions.Predict, request, timeout)
-        read = self.tensors.read_tensor
-        arrays = {name: read(tensor) for name, tensor in response.outputs.items()}
-        return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+        rows, read = len(next(iter(inputs.values()))), self.tensors.read_tensor
+        with answers.reading(self.address):
+            return answers.from_tensors(response.outputs, read, rows, self.most)
 
     def status(self, timeout):
         request = self.status_request(model_spec=self.spec)
         response = self._ask(self.models.GetModelStatus, request, timeout)
-        return {s.version: self.states.Name(s.state) for s in response.model_version_status}
+        states, name = response.model_version_status, self.states.Name
+        with answers.reading(self.address):
+            return answers.from_states((each.version, name(each.state)) for each in states)
 
     def close(self):
         self.channel.close()
@@ -162,14 +206,17 @@ class Grpc:
             return method(request, timeout=timeout)
         except self.grpc.RpcError as error:
             code, details = error.code().name, error.details() or "No word."
-            if "larger than max" in details:  # gRPC has one code for this and for an overload
-                code = "INVALID_ARGUMENT"
-            raise ServingError(code, details) from error
+            if "CLIENT: Received message larger" in details:
+                with answers.reading(self.address):
+                    raise answers.too_long(self.most) from error
+            raise answers.refusal(code, details) from error
 
 
-def _channel(grpc, target):
-    options = {  # answers of any size, in few frames, without waiting for the window to open
-        "grpc.max_receive_message_length": -1,
+def _channel(grpc, target, most):
+    options = {
+        "grpc.max_receive_message_length": most,
+        "grpc.compression_enabled_algorithms_bitset": 1,  # none: what is compressed has no limit
+        # in few frames, without waiting for the window to open
         "grpc.http2.max_frame_size": 2**20,
         "grpc.http2.lookahead_bytes": 2**22,
         # between attempts to connect, else up to two minutes: the client waits on its own account
@@ -177,32 +224,3 @@ def _channel(grpc, target):
         "grpc.max_reconnect_backoff_ms": 1000,
     }
     return grpc.insecure_channel(target, options=[*options.items()])
-
-
-def _checked_answer(status, text):
-    """What a body says; an error carries the server's own words."""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        answer = None
-    if status == 200 and isinstance(answer, dict):
-        return answer
-    words = answer.get("error") if isinstance(answer, dict) else None
-    words = words or text[:200].decode(errors="replace") or f"HTTP status {status}, and no word."
-    raise ServingError("UNKNOWN" if status == 200 else code_of_http(status), str(words))
-
-
-@contextlib.contextmanager
-def reading_answer(answer):
-    """What is not TF Serving's answer is an error of the server's, not of its reader."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError) as error:
-        message = f"The answer is not TF Serving's: {str(answer)[:200]}"
-        raise ServingError("UNKNOWN", message) from error
-
-
-def _from_json(column):
-    if isinstance(column[0], dict):
-        return np.array([base64.b64decode(value["b64"]) for value in column], object)
-    return np.asarray(column, "float32")

@@ -28,7 +28,7 @@ class Version:
 
 
 class Versions:
-    """The versions of one model in a directory: the newest is served, and those that have a label.
+    """The versions of one model in a directory: the newest that loads is served, and those with a label.
 
     Requests may come from any thread; one thread refreshes.
 
@@ -38,12 +38,23 @@ class Versions:
         labels: version numbers by label.
         max_batch: rows that a request may have.
         poll_seconds: how often the directory is looked at.
+        load_seconds, trust_model: for `servable.load`.
     """
 
-    def __init__(self, directory, name, labels=None, max_batch=1024, poll_seconds=1.0):
+    def __init__(
+        self,
+        directory,
+        name,
+        labels=None,
+        max_batch=1024,
+        poll_seconds=1.0,
+        load_seconds=120.0,
+        trust_model=False,
+    ):
         self.directory, self.name, self.labels = directory, name, dict(labels or {})
         self.max_batch, self.poll_seconds = max_batch, poll_seconds
-        self.known = {}
+        self.load_seconds, self.trust_model = load_seconds, trust_model
+        self.known, self._said = {}, None
         self._changed = threading.Condition()  # guards states and counts of requests
 
     @contextlib.contextmanager
@@ -114,15 +125,27 @@ class Versions:
     def refresh(self):
         """Load what is wanted and is not there; then unload what is no longer wanted."""
         present = exported_versions(self.directory)
-        wanted = {n for n in (*present[-1:], *self.labels.values()) if n in present}
-        for number in sorted(wanted):
-            if self._to_load(number):
-                self._load(number)
-        if not present or present[-1] not in self.available():
+        for number in sorted({*self.labels.values()}.intersection(present)):
+            self._ensure(number)
+        newest = next((number for number in reversed(present) if self._ensure(number)), None)
+        if newest is None:
             return  # nothing to take the place of what answers now
+        self._say(newest, present[-1])
         for number in self.available():
-            if number not in wanted:
+            if number not in (newest, *self.labels.values()) or number not in present:
                 self._drain(self.known[number])
+
+    def _ensure(self, number):
+        """Whether a version answers, after loading it where that was not tried yet."""
+        if self._to_load(number):
+            self._load(number)
+        return number in self.available()
+
+    def _say(self, newest, last):
+        """Once, that an older version is served than the last that is there."""
+        if newest < last and (newest, last) != self._said:
+            log.warning("version %d is served in the place of version %d", newest, last)
+        self._said = (newest, last)
 
     def _to_load(self, number):
         known = self.known.get(number)
@@ -139,9 +162,13 @@ class Versions:
     def _load(self, number):
         self.known[number] = version = Version(number, stamp=self._stamp(number))
         try:
-            version.model = servable.load(self.directory / str(number), self.max_batch)
+            version.model = servable.load(
+                self.directory / str(number), self.max_batch, self.trust_model, self.load_seconds
+            )
         except Exception as error:  # whatever a file can hold: the others are served on
             version.state, version.error = END, f"Version {number} could not be loaded."
+            if isinstance(error, servable.RefusedError):
+                version.error = f"Version {number} is refused: {error}."
             log.error("version %d could not be loaded: %s", number, error)
             return
         version.state = AVAILABLE

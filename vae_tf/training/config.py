@@ -6,12 +6,14 @@ To add an option: a field here, the place that uses it, and a row of the README'
 import dataclasses
 import functools
 
-from vae_tf.data import BINARIZE, HOLD_OUT
+from vae_tf.data import ANY_VALUE, BINARIZE, HOLD_OUT
 from vae_tf.errors import InvalidTypeError, check_non_negative, check_positive_int, invalid
 from vae_tf.options import check_fields, integers, option
 
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic")
 NETWORKS = ("dense", "conv")
+ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "selu", "sigmoid", "silu", "softplus", "tanh")
+# Of Keras's, those that are known without importing it, which takes seconds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,32 @@ def _filters(name, value):
     return filters
 
 
+def _name(name, value):
+    from vae_tf.data.sources import check_name
+
+    return check_name(name, value)
+
+
+def _size(name, value):
+    from vae_tf.data.sizes import check_size
+
+    return check_size(name, value)
+
+
+def _colour(name, value):
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(value)
+    except (ValueError, AttributeError, TypeError) as error:
+        expected = "a colour, such as white, black or #808080"
+        raise invalid(name, expected, f"{name}={value!r}") from error
+    return value
+
+
 def _activation(name, value):
+    if value in ACTIVATIONS:
+        return value
     import keras
 
     try:
@@ -102,10 +129,24 @@ class TrainConfig:
         "digits",
         "'digits' (8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
         metavar="NAME",
+        check=_name,
         group="source",
     )
     data: str | None = option(
-        None, "your own images: a .npz file or a folder", metavar="PATH", group="source"
+        None, "your own images: a .npz or .npy file, or a folder", metavar="PATH", group="source"
+    )
+    resize: tuple[int, int] | None = option(
+        None,
+        "bring the images to N×N, or to a height and a width: scaled until they cover it, and cut to "
+        "their centre",
+        metavar="N|HxW",
+        check=_size,
+    )
+    background: str | None = option(
+        None,
+        "the colour behind transparent image files, such as white or #808080; without it they are refused",
+        metavar="COLOUR",
+        check=_colour,
     )
     binarize: str = option(
         "none",
@@ -118,8 +159,13 @@ class TrainConfig:
         "learned σ), for bytes, grey or in colour, discretized_logistic",
         choices=LIKELIHOODS,
     )
-    latent_dim: int = option(
-        10, "the size of the code z", parse=int, metavar="N", check=check_positive_int
+    latent_dim: int | None = option(
+        None,
+        "the size of the code z",
+        parse=int,
+        metavar="N",
+        check=check_positive_int,
+        default_text="10; 5 for digits",
     )
     network: str = option(
         "dense",
@@ -141,7 +187,7 @@ class TrainConfig:
         parse=integers,
         metavar="N,N,...",
         check=_filters,
-        default_text="32,64",
+        default_text="32,64,..., until 4 to 7 pixels are left",
     )
     activation: str = option(
         "relu", "activation of the hidden layers, any of Keras's", metavar="NAME", check=_activation
@@ -259,6 +305,17 @@ class TrainConfig:
             if getattr(self, name) is not None and self.network != network:
                 received = f"{name}={getattr(self, name)} with network={self.network!r}"
                 raise invalid(name, f"it with network={network!r} alone", received)
+
+    @property
+    def value_range(self):
+        """The least and the largest value of a pixel that the likelihood takes."""
+        return ANY_VALUE if self.likelihood == "gaussian" else (0.0, 1.0)
+
+    @property
+    def code_size(self):
+        """`latent_dim`, or where it is not given one of which the data leave no dimension unused."""
+        digits = self.data is None and self.dataset == "digits"
+        return self.latent_dim or (5 if digits else 10)
 
     @property
     def held_out(self):

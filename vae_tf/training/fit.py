@@ -11,11 +11,11 @@ from vae_tf.engine.callbacks import (
     FreeBits,
     Interruption,
     KLWarmup,
-    LatentMonitor,
     StepHistory,
     StopAt,
 )
 from vae_tf.engine.checkpoints import BestModel, Checkpoints
+from vae_tf.engine.monitor import LatentMonitor
 from vae_tf.errors import InvalidTypeError, InvalidValueError, invalid
 from vae_tf.models.base import Model
 from vae_tf.models.vae import VAE
@@ -28,7 +28,7 @@ EVALUATIONS = 20  # while a run trains, at most
 OF_THE_VAE = ("latent_dim", "network", "hidden_units", "filters", "activation", "likelihood")
 
 
-def train(plan, progress=True, model=None):
+def train(plan, progress=True, model=None, finish=None):
     """Train, evaluate on the test set, and write the run directory.
 
     Args:
@@ -36,42 +36,43 @@ def train(plan, progress=True, model=None):
         progress: show a progress bar on standard error.
         model: a `vae_tf.Model` of your own, which is trained in place of the VAE that the
             configuration describes. Where it is not compiled, it gets the recipe's optimizer.
+        finish: called when the model and its history are saved, before the run counts as
+            completed; `vae-tf train` draws there. A run that was killed meanwhile comes there again
+            when it is resumed.
 
     Returns:
         A dictionary: what `config.json` holds. On Ctrl-C the model and the history so far are
         saved all the same, and `status` says at which step.
 
     Raises:
-        ValueError, TypeError: the data, the options or the model do not fit; nothing is written.
+        ValueError, TypeError: the data, the options or the model do not fit, and nothing is written;
+            or another process trains into the run.
         FloatingPointError: a term of the loss is not finite.
+        OSError: a file could not be written, on a full disk for example. The run can be resumed.
 
     Example:
         >>> record = train(TrainConfig(steps=20, run="runs/first"))  # doctest: +SKIP
         >>> record["test"]["loss"]  # doctest: +SKIP
     """
-    plan = prepare(plan) if isinstance(plan, TrainConfig) else plan
+    if isinstance(plan, TrainConfig):
+        plan = prepare(plan, getattr(model, "value_range", None))
     model = _vae(plan) if model is None else _own(plan, model)
     record = runs.describe(plan) | {"model": type(model).__name__}
     monitor, history, *_ = hooks = _hooks(plan, model)
     train_data, held_data = _pair(model, plan.watched, "train"), _pair(model, plan.watched, "test")
-    plan.path.mkdir(parents=True, exist_ok=plan.resume)
-    files.remove_scratch(plan.path)
-    runs.write_record(plan.path, record | {"status": "training"})
-    start = time.perf_counter()
-    try:
-        _fit(plan, model, train_data, held_data, hooks, progress)
-        status = "completed"
-    except KeyboardInterrupt:
-        status = _interrupted(plan, model, history)
-    except FloatingPointError as error:
-        runs.write_record(plan.path, record | {"status": f"diverged: {error}"})
-        raise
-    except (InvalidValueError, InvalidTypeError):
-        _remove(plan)
-        raise
-    record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
-    record |= {"trained_steps": model.steps_made}
-    return _finish(plan, model, record, history, monitor)
+    _begin(plan, record)
+    with files.locked(plan.path):
+        files.remove_scratch(plan.path)
+        runs.write_record(plan.path, record | {"status": "training"})
+        start = time.perf_counter()
+        status = _trained(plan, model, record, (train_data, held_data), hooks, progress)
+        record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
+        record |= {"trained_steps": model.steps_made}
+        try:
+            return _finish(plan, model, record, history, monitor, finish)
+        except KeyboardInterrupt:
+            words = f"The training is kept: vae-tf train --resume {plan.path} goes on from there."
+            raise KeyboardInterrupt(words) from None
 
 
 def callbacks(steps, warmup_steps=0, beta=1.0, free_bits=0.0, model=None):
@@ -99,7 +100,7 @@ def _vae(plan):
         expected = "the model that the run was begun with, which is your own"
         raise invalid("model", expected, "none", hint)
     keras.utils.set_random_seed(config.seed)
-    given = {name: getattr(config, name) for name in OF_THE_VAE}
+    given = {name: getattr(config, name) for name in OF_THE_VAE} | {"latent_dim": config.code_size}
     vae = VAE(
         **{name: value for name, value in given.items() if value is not None},
         binarize=config.binarize == "dynamic",
@@ -127,11 +128,11 @@ def _own(plan, model):
 
 
 def _ready(plan, model):
-    """The model, built to the images and compiled."""
-    if not model.built:
-        model.build((None, *plan.images.image_shape))
+    """The model, compiled and built to the images."""
     if not model.compiled:
         model.compile(plan.optimizer())
+    if not model.built:
+        model.build((None, *plan.images.image_shape))
     return model
 
 
@@ -149,6 +150,21 @@ def _pair(model, images, part):
 # Training.
 
 
+def _begin(plan, record):
+    """Make the directory of a new run, which is there with its `config.json` or not at all."""
+    if plan.resume:
+        return
+    plan.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.aside(plan.path) as scratch:
+            scratch.mkdir()
+            runs.write_record(scratch, record | {"status": "training"})
+    except FileExistsError as error:
+        expected = "a directory that does not exist yet"
+        received = f"{str(plan.path)!r}, which another process has just made"
+        raise invalid("run", expected, received, "Give another name.") from error
+
+
 def _hooks(plan, model):
     """The callbacks of a plan, the two that record first."""
     config = plan.config
@@ -161,8 +177,25 @@ def _hooks(plan, model):
     return [*hooks, Checkpoints(plan.path / "checkpoints", config.checkpoint_every)]
 
 
+def _trained(plan, model, record, data, hooks, progress):
+    """Train; the status in which that ends."""
+    _, history, *_ = hooks
+    try:
+        _fit(plan, model, *data, hooks, progress)
+    except KeyboardInterrupt:
+        return _interrupted(plan, model, history, hooks[-1].saved_step)
+    except FloatingPointError as error:
+        runs.write_record(plan.path, record | {"status": f"diverged: {error}"})
+        raise
+    except (InvalidValueError, InvalidTypeError):
+        if not history.rows:
+            _remove(plan)
+        raise
+    return "completed"
+
+
 def _fit(plan, model, train_data, held_data, hooks, progress):
-    interruption = Interruption(begun=plan.resume)
+    interruption = Interruption(begun=plan.resume, save=hooks[-1].save)
     every = 1 if plan.config.early_stopping else max(1, -(-plan.epochs // EVALUATIONS))
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruption.installed())
@@ -180,13 +213,16 @@ def _fit(plan, model, train_data, held_data, hooks, progress):
         )
 
 
-def _interrupted(plan, model, history):
+def _interrupted(plan, model, history, saved_step):
     """The status of a training that Ctrl-C ended; again an interrupt where nothing is to be kept."""
     if not history.rows:
         _remove(plan)
         raise KeyboardInterrupt("Nothing was saved: training had not begun.") from None
     history.on_train_end()
-    return f"interrupted after {model.steps_made} of {plan.steps} steps"
+    status = f"interrupted after {model.steps_made} of {plan.steps} steps"
+    if saved_step == model.steps_made:
+        return status
+    return f"{status}, at once: its last checkpoint is of step {saved_step}"
 
 
 def _remove(plan):
@@ -195,7 +231,7 @@ def _remove(plan):
         shutil.rmtree(plan.path)
 
 
-def _finish(plan, model, record, history, monitor):
+def _finish(plan, model, record, history, monitor, finish):
     """Save the model and its record, and evaluate a training that was completed."""
     completed = record["status"] == "completed"
     if completed and plan.config.early_stopping:
@@ -207,5 +243,7 @@ def _finish(plan, model, record, history, monitor):
         test = _pair(model, plan.images, "test")
         options = {"batch_size": plan.batch_size, "verbose": 0, "return_dict": True}
         record |= {"test": in_order(model, model.evaluate(*test, **options))}
-    runs.write_record(plan.path, record)
+        if finish is not None:
+            finish()
+    runs.write_record(plan.path, record)  # last: a run that counts as completed has all its files
     return record | {"path": str(plan.path)}

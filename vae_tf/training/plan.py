@@ -3,11 +3,12 @@
 import dataclasses
 import importlib.util
 import pathlib
+import re
 
-from vae_tf import data
+from vae_tf import data, files
 from vae_tf.errors import check_new_path, invalid
-from vae_tf.training import runs
 from vae_tf.training.config import RECIPES, TrainConfig
+from vae_tf.training.record import config_of
 
 DEFAULT_STEPS, MOST_EPOCHS = 10_000, 200  # where neither steps nor epochs are given
 
@@ -50,14 +51,32 @@ class Plan:
         return self.recipe.optimizer(self.learning_rate, self.steps, self.config.clip_norm)
 
 
-def prepare(config):
+def prepare(config, value_range=None):
     """Load the data and settle every number, before anything is trained or written.
+
+    TensorFlow is not imported, unless the data are of tensorflow-datasets: mistakes are told at once.
 
     Args:
         config: a `TrainConfig`.
+        value_range: the least and the largest value of a pixel; by default the likelihood's.
 
     Raises:
         ValueError: the data cannot be used, or the run directory exists.
+    """
+    path = check_new_run(config)
+    value_range = value_range or config.value_range
+    images = data.load(config.dataset, config.data, config.resize, config.background, value_range)
+    if config.binarize == "fixed":
+        images = data.binarize(images)
+    path = path or check_new_path("run", _free_path(images.name, config))
+    return _settle(config, images, path)
+
+
+def check_new_run(config):
+    """The path of a run, None where it is to be chosen.
+
+    Raises:
+        ValueError: it exists.
     """
     path = None if config.run is None else check_new_path("run", config.run)
     if path is not None and path.exists():
@@ -67,10 +86,7 @@ def prepare(config):
             f"{str(path)!r}",
             "Give another name, or move it away; to go on with it, vae-tf train --resume RUN.",
         )
-    images = data.load(config.dataset, config.data)
-    if config.binarize == "fixed":
-        images = data.binarize(images)
-    return _settle(config, images, path or _free_path(images.name, config))
+    return path
 
 
 def prepare_resume(path):
@@ -82,12 +98,14 @@ def prepare_resume(path):
     Raises:
         ValueError: it is no run, it is completed, or its data are not what they were.
     """
-    record = runs.load_record(path)
-    if record.get("status") == "completed":
+    from vae_tf.training import runs  # which imports TensorFlow
+
+    path, record = pathlib.Path(path), runs.load_record(path)
+    if record.get("status") == "completed" and (path / "model.keras").is_file():
         hint = "Nothing is left of it to train: vae-tf evaluate RUN, or a new run with more steps."
         raise invalid("resume", "a run that was interrupted", f"{str(path)!r}, completed", hint)
-    config = TrainConfig(**record["config"])
-    return _settle(config, runs.load_images(record), pathlib.Path(path), resume=True)
+    config = config_of(path / "config.json", record)
+    return _settle(config, runs.load_images(record), path, resume=True)
 
 
 def _settle(config, images, path, resume=False):
@@ -111,7 +129,13 @@ def _settle(config, images, path, resume=False):
 
 
 def _watched(config, images):
-    """The images to train on and to validate on; the test images where none are held out."""
+    """The images to train on and to validate on; the test images where there are no others."""
+    if images.x_val is not None:
+        if config.validation is not None:
+            expected = f"none: {images.name} comes with images to validate on"
+            raise invalid("validation", expected, f"validation={config.validation}")
+        parts = images.x_train, images.x_val, images.y_train, images.y_val
+        return data.Images(images.name, *parts)
     if config.held_out is None:
         return images
     return data.hold_out(images, config.held_out)
@@ -119,5 +143,6 @@ def _watched(config, images):
 
 def _free_path(name, config):
     """`runs/<data>_<recipe>_z<latent_dim>`, with a number behind it where that exists."""
-    stem = f"{name.replace('/', '_')}_{config.recipe}_z{config.latent_dim}"
-    return runs.free_path(pathlib.Path("runs") / stem)
+    name = re.sub(r"[/\\:]", "_", name)
+    stem = f"{name}_{config.recipe}_z{config.code_size}"
+    return files.free_path(pathlib.Path("runs") / stem)

@@ -1,11 +1,15 @@
 """What `vae-tf train` shows while it trains."""
 
+import collections
 import sys
 import time
 
 import keras
+import numpy as np
 import rich.console
 import rich.progress
+
+RECENT = 100  # steps of which the means are shown
 
 
 def in_order(model, logs):
@@ -17,7 +21,8 @@ def in_order(model, logs):
 class Progress(keras.callbacks.Callback):
     """A live bar on a terminal; elsewhere a line for each tenth of the way.
 
-    It shows the step, the running means of all terms of the model, images a second and the time left.
+    It shows the step, the means of the model's terms over the last 100 steps, images a second and
+    the time left.
 
     Args:
         steps: how many steps there are to be.
@@ -32,6 +37,7 @@ class Progress(keras.callbacks.Callback):
         self.steps, self.batch_size = steps, batch_size
         self._console = rich.console.Console(file=stream or sys.stderr)
         self._bar, self._tenth, self._first, self._drawn = None, -1, None, 0.0
+        self._names, self._recent = (), collections.deque(maxlen=RECENT)
 
     def on_train_begin(self, logs=None):
         words = "Compiling the training loop ..."
@@ -46,10 +52,18 @@ class Progress(keras.callbacks.Callback):
         self._bar.add_task("", total=self.steps, completed=self.model.steps_made, words=words)
         self._bar.refresh()
 
+    def on_steps_end(self, steps):
+        terms = {name: term for name, term in steps.terms.items() if term.ndim == 1}
+        self._names = tuple(terms)
+        self._recent.extend(zip(*terms.values(), strict=True))
+
     def on_train_batch_end(self, batch, logs=None):
+        if not self._recent:  # passed over: it was made before an interruption
+            return
         step, now = self.model.steps_made, time.perf_counter()
-        terms = in_order(self.model, logs or {})
-        words = "  ".join(f"{name} {value:.2f}" for name, value in terms.items())
+        means = np.mean(self._recent, axis=0)
+        terms = zip(self._names, means, strict=True)
+        words = "  ".join(f"{name} {mean:.2f}" for name, mean in terms)
         words += self._speed(step, now)
         if self._bar is not None:
             self._draw(step, words, now)

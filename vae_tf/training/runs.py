@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
 
 import keras
 import numpy as np
@@ -19,15 +18,13 @@ import tensorflow as tf
 import vae_tf.models.vae  # noqa: F401  so that Keras knows the class of a saved model
 from vae_tf import __version__, data, files
 from vae_tf.engine.callbacks import as_columns
+from vae_tf.engine.checkpoints import save_model
 from vae_tf.errors import invalid
+from vae_tf.files import free_path  # noqa: F401
+from vae_tf.models.base import Model
+from vae_tf.training.record import check_record
 
 _RESUME = "If it was interrupted: vae-tf train --resume RUN goes on with it."
-
-
-def free_path(path):
-    """`path`, with a number behind it where it exists."""
-    names = (path if n == 1 else path.with_name(f"{path.name}_{n}") for n in range(1, 2**31))
-    return next(name for name in names if not name.exists())
 
 
 # Reading.
@@ -44,20 +41,28 @@ def load_run(path):
     if not file.is_file():
         received = f"{str(path)!r}, whose training has not come to an end"
         raise invalid("run", "a run with a model.keras", received, _RESUME)
+    shape = tuple(record["data"]["image_shape"])
+    model = _load_model(file, record)
+    if not isinstance(model, Model) or tuple(model.image_shape) != shape:
+        received = f"{str(file)!r}, which holds another: {type(model).__name__}"
+        raise invalid("run", f"a run with a vae_tf.Model of images of {shape}", received)
+    return record, model
+
+
+def _load_model(file, record):
+    """What Keras makes of a file; one that it cannot load, for whatever reason, is named."""
     try:
-        return record, keras.models.load_model(file)
-    except TypeError as error:  # Keras: "Could not locate class"
+        return keras.models.load_model(file)
+    except Exception as error:
         if "Could not locate" not in str(error):
-            raise
+            received = f"{str(file)!r}, which is damaged ({type(error).__name__}: {error})"
+            raise invalid("run", "a run with a model that loads", received, _RESUME) from error
         hint = (
             "Import the module that defines it first. The class needs the decorator "
             "@keras.saving.register_keras_serializable()."
         )
         received = f"{str(file)!r}, of a class {record.get('model')!r}"
         raise invalid("run", "a run whose model's class is known", received, hint) from error
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        received = f"{str(file)!r}, which is damaged ({error})"
-        raise invalid("run", "a run with a model that loads", received, _RESUME) from error
 
 
 def load_record(path):
@@ -71,10 +76,11 @@ def load_record(path):
         expected = "a run directory, which holds config.json"
         raise invalid("run", expected, f"{str(path.parent)!r}", "vae-tf train makes one.")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         received = f"{str(path)!r} ({error})"
         raise invalid("run", "a run whose config.json is whole", received) from error
+    return check_record(path, content)
 
 
 def load_images(record):
@@ -85,15 +91,29 @@ def load_images(record):
     Raises:
         ValueError: they are not what they were.
     """
-    images = data.load(record["config"]["dataset"], record["config"]["data"])
+    images = load_like(record, record["config"]["dataset"], record["config"]["data"])
     if record["config"].get("binarize") == "fixed":
         images = data.binarize(images)
-    now, then = fingerprint(images)["sha256"][:12], record["data"]["sha256"][:12]
-    if now != then:
-        expected = f"the images that the run was trained on (SHA-256 {then}...)"
-        hint = "Bring them back, or start a new run."
-        raise invalid("data", expected, f"others ({now}...)", hint)
+    found = fingerprint(images)
+    for what, key in (("images", "sha256"), ("labels", "labels_sha256")):
+        now, then = found.get(key), record["data"].get(key)  # earlier runs noted no labels
+        if then is not None and now != then:
+            expected = f"the {what} that the run was trained on (SHA-256 {then[:12]}...)"
+            hint = "Bring them back, or start a new run."
+            raise invalid("data", expected, f"others ({(now or 'none')[:12]}...)", hint)
     return images
+
+
+def load_like(record, dataset, path):
+    """Images from any source, resized as a run's are, and on its background.
+
+    Args:
+        record: the run's.
+        dataset, path: as of `data.load`.
+    """
+    config = record["config"]
+    how = {name: config.get(name) for name in ("resize", "background")}
+    return data.load(dataset, path, **how, value_range=data.ANY_VALUE)
 
 
 def load_history(path):
@@ -117,16 +137,17 @@ def save(path, model, rows, latent_rows):
         rows: of `StepHistory`.
         latent_rows: of `LatentMonitor`; without any, no `latent.csv` is written.
     """
-    with files.aside(path / "model.keras") as scratch:
-        model.save(scratch)
+    save_model(path / "model.keras", model)
     _write_csv(path / "history.csv", rows)
     if latent_rows:
         _write_csv(path / "latent.csv", [_latent_row(row) for row in latent_rows])
 
 
 def _latent_row(row):
-    kls = {f"kl_{j}": kl for j, kl in enumerate(row["kl_per_dimension"])}
-    return {key: row[key] for key in ("epoch", "active_units")} | kls
+    columns = {key: row[key] for key in ("epoch", "active_units")}
+    for stem, name in (("kl", "kl_per_dimension"), ("std", "aggregate_std")):
+        columns |= {f"{stem}_z{j}": value for j, value in enumerate(row[name], start=1)}
+    return columns
 
 
 def _write_csv(path, rows):
@@ -172,13 +193,22 @@ def versions():
 
 
 def fingerprint(images):
-    """The name, sizes and SHA-256 of a data set."""
+    """The name and sizes of a data set, and the SHA-256 of its images and, where it has any, its labels."""
     digest = hashlib.sha256(np.ascontiguousarray(images.x_train))  # no copy of the bytes
     digest.update(np.ascontiguousarray(images.x_test))
+    counts = {}
+    if images.x_val is not None:
+        digest.update(np.ascontiguousarray(images.x_val))
+        counts = {"val": len(images.x_val)}
+    labels = [images.y_train, images.y_test, images.y_val]
+    if any(y is not None for y in labels):  # as text: the same whatever their type
+        text = json.dumps([None if y is None else [str(label) for label in y] for y in labels])
+        counts["labels_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     return {
         "name": images.name,
         "image_shape": list(images.image_shape),
         "train": len(images.x_train),
         "test": len(images.x_test),
         "sha256": digest.hexdigest(),
+        **counts,
     }

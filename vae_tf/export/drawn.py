@@ -1,0 +1,88 @@
+"""What a model draws for seeds, a part at a time: from the model itself, and from its SavedModel.
+
+Both run the signature, so that one seed gives the same image, and the same pixels of a PNG file.
+"""
+
+import tensorflow as tf
+
+from vae_tf.errors import InvalidTypeError, as_typed, invalid
+from vae_tf.export.operations import check_operations
+from vae_tf.export.signatures import BY_NAME, input_specs, signatures_of
+from vae_tf.export.versions import check_saved_model
+from vae_tf.models.condition import Condition
+
+_ROWS = 1000  # of a part
+
+
+def from_model(model, signature, seeds, condition=None, rows=_ROWS):
+    """Yield the first output of a signature for seeds: images `(rows, *image_shape)`, or PNG files.
+
+    Args:
+        model: a built `vae_tf.Model`.
+        signature: "generate" or "generate_png".
+        seeds: int64, one an image.
+        condition: for a model that has one: one for all images, or one for each.
+        rows: how many at a time.
+
+    Raises:
+        TypeError: the model has no prior to draw from, or no images that a PNG file holds.
+        ValueError: the condition is missing or does not fit.
+    """
+    model.needs("sample_prior", "generate")
+    model.assert_built("generate")
+    row = BY_NAME[signature]
+    if row not in signatures_of(model, with_encoder=False):
+        expected = "a model of pictures: grey, in colour, or in colour with transparency"
+        received = f"one of images of shape {model.image_shape}"
+        hint = f"Arrays hold any: {as_typed('out', 'images.npz')}."
+        raise invalid("model", expected, received, hint, kind=InvalidTypeError)
+    given = {"seed": seeds}
+    for values in model.condition_rows(condition, len(seeds)):
+        given[model.condition.name] = values
+    specs, draw = input_specs(row, model), row.traced(model)
+    for start in range(0, len(seeds), rows):
+        part = {name: values[start : start + rows] for name, values in given.items()}
+        inputs = [tf.constant(part[name], dtype) for name, (_, dtype) in specs.items()]
+        yield draw(*inputs)[row.outputs[0]].numpy()
+
+
+def from_saved_model(path, signature, seeds, condition, rows=_ROWS, trust_model=False):
+    """Yield the first output of a signature of a SavedModel; arguments as for `from_model`.
+
+    Args:
+        path: a SavedModel, or a directory of versions, whose newest is taken.
+        condition: values by name: one for all images, or one for each.
+        trust_model: run it whatever its operations are; see `vae_tf.export.operations`.
+
+    Raises:
+        ValueError: there is no SavedModel, it has operations that are not allowed or no such
+            signature, or the condition is missing or does not fit.
+    """
+    path = check_saved_model(path)
+    check_operations(path, trust_model)
+    signatures = tf.saved_model.load(str(path)).signatures
+    if signature not in signatures:
+        expected = f"a SavedModel with the signature '{signature}'"
+        raise invalid("path", expected, f"{str(path)!r} with {sorted(signatures)}")
+    draw = signatures[signature]
+    given = {"seed": seeds} | _condition_rows(draw, condition, len(seeds))
+    for start in range(0, len(seeds), rows):
+        part = {name: tf.constant(value[start : start + rows]) for name, value in given.items()}
+        yield draw(**part)[BY_NAME[signature].outputs[0]].numpy()
+
+
+def _condition_rows(signature, given, num):
+    """The condition's value for each row, from one for all rows or one for each.
+
+    Args:
+        signature: a signature of a loaded SavedModel.
+        given: values by name.
+        num: how many rows.
+    """
+    specs = dict(signature.structured_input_signature[1])
+    specs.pop("seed")
+    if given.keys() != specs.keys():
+        expected = f"a value of {', '.join(specs)}" if specs else "none: this model takes none"
+        raise invalid("condition", expected, ", ".join(sorted(given)) or "none")
+    conditions = [Condition(key, tuple(s.shape[1:]), s.dtype.name) for key, s in specs.items()]
+    return {each.name: each.rows(given[each.name], num) for each in conditions}
