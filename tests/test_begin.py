@@ -11,8 +11,9 @@ from training_helpers import small_vae
 
 from vae_tf import VAE, KLWarmup, LatentMonitor, networks
 from vae_tf.engine import inputs
-from vae_tf.errors import PriorMismatchWarning
+from vae_tf.errors import InvalidValueError, PriorMismatchWarning
 from vae_tf.likelihoods import LIKELIHOODS, Gaussian
+from vae_tf.training import RECIPES
 
 every_likelihood = pytest.mark.parametrize("likelihood", [*LIKELIHOODS, "per_pixel"])
 
@@ -34,7 +35,8 @@ def light_pictures(num, side, seed=0):
 def begun(x, likelihood, **kwargs):
     """A model after an epoch at rate 0: what `fit` begins with."""
     likelihood = Gaussian("per_pixel") if likelihood == "per_pixel" else likelihood
-    vae = small_vae(likelihood=likelihood, optimizer=keras.optimizers.SGD(0.0), **kwargs)
+    optimizer = keras.optimizers.SGD(0.0)
+    vae = small_vae(likelihood=likelihood, optimizer=optimizer, jit_compile=False, **kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vae.fit(x, epochs=1, verbose=0)
@@ -98,6 +100,16 @@ def test_of_many_images_some_are_looked_at():
     np.testing.assert_allclose(first * 255, x[:60], rtol=1e-6)
 
 
+def test_zeros_begin_where_the_original_program_does():
+    vae = begun(blobs(40), "gaussian", output_bias="zeros")
+    assert not np.any(vae.decoder.get_layer("logits").bias)
+    assert float(vae.likelihood.log_sigma) == 0
+    assert VAE.from_config(vae.get_config()).output_bias == "zeros"
+    assert [RECIPES[name].output_bias for name in ("original", "default")] == ["zeros", "mean"]
+    with pytest.raises(InvalidValueError, match="output_bias.*'mean' or 'zeros'.*'white'"):
+        VAE(output_bias="white")
+
+
 def test_a_decoder_of_ones_own_is_left_as_it_is():
     decoder = networks.dense_decoder(2, (8, 8), (16,), seed=0)
     before = [weight.numpy() for weight in decoder.weights]
@@ -111,7 +123,7 @@ def test_a_decoder_of_ones_own_is_left_as_it_is():
 def test_generated_pictures_are_as_bright_as_those_trained_on(network, likelihood):
     x = light_pictures(200, 16)
     vae = VAE(likelihood=likelihood, network=network, seed=0)
-    vae.compile(keras.optimizers.Adam(2e-3))
+    vae.compile(keras.optimizers.Adam(2e-3), jit_compile=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vae.fit(x, epochs=60, batch_size=50, verbose=0, callbacks=[KLWarmup(60)])

@@ -73,6 +73,7 @@ def test_every_hyperparameter_moves_the_loss_and_the_same_ones_do_not():
     changes = [
         {}, {"latent_dim": 3}, {"hidden_units": (8,)}, {"hidden_units": ()},
         {"activation": "tanh"}, {"seed": 1}, {"kernel_initializer": "glorot_uniform"},
+        {"output_bias": "zeros"},
     ]  # fmt: skip
     losses = [
         small_vae(run_eagerly=True, **change).fit(blobs(), epochs=2, verbose=0).history["loss"]

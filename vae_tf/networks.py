@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from vae_tf.errors import invalid
+from vae_tf.errors import as_typed, invalid
 
 LAST = "glorot_uniform"  # of the layers that give a distribution's parameters
 
@@ -198,12 +198,13 @@ def _check_divides(argument, shape, halvings):
     if shape[0] % step or shape[1] % step:
         down = [size // step * step for size in shape[:2]]
         up = [-(-size // step) * step for size in shape[:2]]
-        nearest = " or ".join(f"{h}x{w}" for h, w in (down, up) if h and w)
+        sizes = [f"{h}x{w}" for h, w in (down, up) if h and w]
+        nearest = " or ".join(sizes)
         raise invalid(
             argument,
             f"a height and a width that {step} divides, for {halvings} layers of stride 2",
             f"{shape[0]}x{shape[1]}: nearest {nearest}",
-            "Resize the images, or take fewer filters.",
+            f"Resize the images ({as_typed('resize', sizes[0])}), or take fewer filters.",
         )
     return shape
 

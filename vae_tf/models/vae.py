@@ -11,6 +11,7 @@ from vae_tf.layers import Binarize, Sampling
 from vae_tf.models.base import Model
 
 NETWORKS = ("dense", "conv")
+OUTPUT_BIAS = ("mean", "zeros")
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
@@ -44,6 +45,8 @@ class VAE(Model):
         encoder: a Keras model from `(batch, *image_shape)` to `[z_mean, z_log_var]`, each `(batch,
             latent_dim)`.
         decoder: a Keras model from `(batch, latent_dim)` to the likelihood's parameters.
+        output_bias: where the decoder's output begins when it is not given: "mean", at the training
+            images' mean, and a learned σ at their spread; or "zeros", as in the original program.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message names it.
@@ -71,6 +74,7 @@ class VAE(Model):
         filters=None,
         encoder=None,
         decoder=None,
+        output_bias="mean",
         **kwargs,
     ):
         super().__init__(likelihood, seed, **kwargs)
@@ -80,6 +84,7 @@ class VAE(Model):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.network = check_choice("network", network, NETWORKS)
         self.filters = None if filters is None else check_widths("filters", filters)
+        self.output_bias = check_choice("output_bias", output_bias, OUTPUT_BIAS)
         self.encoder, self.decoder = _network(encoder), _network(decoder)
         self._given = {"encoder": encoder is not None, "decoder": decoder is not None}
         noise, pixels = random.child_seeds(self.seed, 5)[2::2]
@@ -123,7 +128,7 @@ class VAE(Model):
 
     def begin(self, x):
         """The output begins at the images' mean; a decoder of the user's own is left as it is."""
-        if not self._given["decoder"]:
+        if self.output_bias == "mean" and not self._given["decoder"]:
             networks.begin_at_mean(self.decoder, self.likelihood, x)
 
     # The model's parts.
@@ -251,6 +256,7 @@ class VAE(Model):
             "binarize": self.binarize is not None,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "network": self.network,
+            "output_bias": self.output_bias,
             "filters": self.filters and list(self.filters),
             **{name: keras.saving.serialize_keras_object(net) for name, net in given.items()},
         }

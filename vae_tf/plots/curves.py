@@ -3,7 +3,9 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-NOT_TERMS = ("step", "epoch", "loss", "beta", "gradient_norm", "active_units")
+from vae_tf.engine.callbacks import OF_EPOCHS
+
+NOT_TERMS = ("step", "epoch", "loss", "beta", "gradient_norm", *OF_EPOCHS)
 SPIKE = 0.15  # of the width
 
 

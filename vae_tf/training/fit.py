@@ -105,6 +105,7 @@ def _vae(plan):
         **{name: value for name, value in given.items() if value is not None},
         binarize=config.binarize == "dynamic",
         kernel_initializer=plan.recipe.kernel_initializer,
+        output_bias=plan.recipe.output_bias,
         seed=config.seed,
     )
     return _ready(plan, vae)
