@@ -151,6 +151,7 @@ def test_vectors_have_no_pixels_and_are_written_as_arrays(capsys):
 # Many.
 
 
+@pytest.mark.slow
 def test_five_thousand_images(made, capsys):
     assert generate(made("grey") / "run", "--num", 5000, "--out", "many") == 0
     out, err = capsys.readouterr()

@@ -61,6 +61,8 @@ def test_runs_and_shows_what_the_saved_file_shows(path, saved, tmp_path):
     execute(notebook, tmp_path, VAE_TF_FAST="1", IPYTHONDIR=str(tmp_path / "ipython"))
     for ran, kept in zip(code_cells(notebook), code_cells(saved), strict=True):
         assert kinds(ran) == kinds(kept), f"saved with other outputs:\n{kept.source}"
+    unseen = [o.text for c in code_cells(notebook) for o in c.outputs if o.get("name") == "stderr"]
+    assert not [text for text in unseen if "Warning" in text], "the saved outputs would hide it"
     left = {found.name for found in tmp_path.iterdir()} - {"ipython"}
     assert not left, "a notebook leaves no files where it is run"
 

@@ -33,7 +33,7 @@ def make(**kwargs):
     "policy",
     [
         pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
-        "mixed_float16",
+        pytest.param("mixed_float16", marks=pytest.mark.slow),
         pytest.param("bfloat16", marks=pytest.mark.slow),
     ],
     indirect=True,
