@@ -29,7 +29,8 @@ class LatentMonitor(keras.callbacks.Callback):
     nats and `aggregate_std`, s_j. Every `fit` has a monitor of its own; give it one to read `rows`.
 
     Args:
-        patience: for how many steps after the warm-up nothing is said.
+        patience: for how many steps after the warm-up nothing is said; of a shorter training's codes,
+            for how many steps in all.
 
     Source: Burda et al. (2016), "Importance Weighted Autoencoders", section 5.2; Hoffman & Johnson
     (2016), "ELBO surgery", for the aggregate posterior.
@@ -41,7 +42,7 @@ class LatentMonitor(keras.callbacks.Callback):
         super().__init__()
         self.patience = check_positive_int("patience", patience, minimum=0)
         self.rows, self.sums, self.norms, self.images, self.said = [], {}, [], 0, []
-        self.settings = {}
+        self.settings, self.gap = {}, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.sums, self.norms, self.images, self.settings = {}, [], 0, {}
@@ -77,10 +78,16 @@ class LatentMonitor(keras.callbacks.Callback):
         by_dimension = {"kl_per_dimension": kl, "aggregate_std": np.sqrt(of_all)}
         by_dimension = {name: values.tolist() for name, values in by_dimension.items()}
         self.rows.append({"epoch": epoch + 1, "active_units": active, **by_dimension})
+        self.gap = gap
         if np.isfinite(mean).all() and self.model.steps_made >= self._warm + self.patience:
             self._warn_of_dead(kl.size - active, kl.size)
-            self._warn_of_distance(gap, np.sqrt(of_all))
+            self._warn_of_distance()
         return {"active_units": active, "aggregate_kl": gap}
+
+    def on_train_end(self, logs=None):
+        """A short training leaves no time after the warm-up: what it ends with is looked at."""
+        if self.rows and self.model.steps_made >= max(self._warm, self.patience):
+            self._warn_of_distance()
 
     @property
     def _warm(self):
@@ -98,12 +105,13 @@ class LatentMonitor(keras.callbacks.Callback):
                 "vae-tf train --kl-warmup, --free-bits, --beta).",
             )
 
-    def _warn_of_distance(self, gap, std):
-        if gap > FAR:
+    def _warn_of_distance(self):
+        if self.gap > FAR:
+            std = self.rows[-1]["aggregate_std"]
             self._warn(
                 PriorMismatchWarning,
-                f"The codes of the images have left the prior N(0, I), by {gap:.1f} nats: their standard "
-                f"deviations are {std.min():.2g} to {std.max():.2g}, where the prior's is 1. Images that "
+                f"The codes of the images have left the prior N(0, I), by {self.gap:.1f} nats: their "
+                f"standard deviations are {min(std):.2g} to {max(std):.2g}, where the prior's is 1. Images that "
                 "are generated from the prior will look worse than reconstructions. More images or "
                 "steps, more latent dimensions, or a larger weight of the KL usually help "
                 "(KLWarmup(steps, beta); vae-tf train --steps, --latent-dim, --beta).",
