@@ -141,6 +141,7 @@ def check(expected, copies):
             assert found[name] == expected[name], (name, left)
 
 
+@pytest.mark.slow
 def test_killed_between_the_last_checkpoint_and_the_word_completed(killed):
     expected, copies = killed
     assert len(copies) >= 8
@@ -218,6 +219,7 @@ def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_a_second_process_does_not_harm_a_run_that_is_trained(tmp_path):
     save_images(tmp_path)
     fresh(tmp_path)

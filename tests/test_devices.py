@@ -8,7 +8,8 @@ from helpers import run_python
 SCRIPT = pathlib.Path(__file__).with_name("several_devices.py")
 
 
-@pytest.mark.parametrize("cases", ["main", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", ["main", "all"])
 def test_several_devices_train_as_one_does(cases):
     """Weights, each step's record and the history, to what float32 adds up in another order."""
     code = f"import sys, runpy; sys.path.insert(0, {str(SCRIPT.parent)!r}); "

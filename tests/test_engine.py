@@ -314,6 +314,7 @@ class TwoDraws(VAE):
         return {name: (one[name] + other[name]) / 2 for name in one}
 
 
+@pytest.mark.slow
 def test_a_subclass_draws_as_often_as_it_likes():
     losses = [
         small_vae(TwoDraws, run_eagerly=eager).fit(blobs(), verbose=0).history["loss"]

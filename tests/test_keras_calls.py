@@ -185,6 +185,7 @@ def test_keras_export_writes_what_export_decoder_does(trained, tmp_path):
         trained.export(tmp_path / "exported")
 
 
+@pytest.mark.slow
 def test_a_quantised_model_draws_nearly_the_same_and_is_loaded_as_it_is(tmp_path):
     model = small_vae(run_eagerly=True)
     model.fit(X, epochs=3, verbose=0)
@@ -235,6 +236,7 @@ def test_one_kind_of_array_comes_out(trained):
     assert all(tf.is_tensor(tensor) for tensor in inside)
 
 
+@pytest.mark.slow
 def test_many_models_in_one_process_are_no_retracing(caplog):
     """TensorFlow counts a function's tracings by its code; each model has but one or two of its own."""
     for seed in range(5):

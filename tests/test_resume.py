@@ -62,7 +62,7 @@ def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_st
     assert result.epoch == expected_result.epoch
 
 
-@pytest.mark.parametrize("crash", [30, 43])
+@pytest.mark.parametrize("crash", [30, pytest.param(43, marks=pytest.mark.slow)])
 def test_the_best_weights_that_early_stopping_keeps_come_back(crash, tmp_path):
     """The loss rises on random images to which nothing is held out: the best weights are early ones."""
 
@@ -189,7 +189,9 @@ def test_a_saved_model_keeps_the_state_of_its_noise(tmp_path):
     assert_same_state(vae, loaded)
 
 
-@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
+@pytest.mark.parametrize(
+    "moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_leaves_a_checkpoint_from_which_training_goes_on(uninterrupted, moment, tmp_path):
     """At the 14th step, or in the evaluation after the 11th, which takes the running means for its own."""
     interruption = Interruption(begun=True)

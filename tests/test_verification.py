@@ -146,6 +146,7 @@ def test_an_export_passes_every_check(verified):
     assert "SaveV2" in verified.operations
 
 
+@pytest.mark.slow  # the contract test has them in short
 @pytest.mark.parametrize("model", [Labelled, Turned, Autoencoder, TwoLayers])
 def test_every_kind_of_model_passes_against_its_run(model, here, tmp_path):
     options = {"latent_dim": 2, "hidden_units": (8,)} if issubclass(model, VAE) else {}
