@@ -16,6 +16,7 @@ from training_helpers import small_vae
 
 from vae_tf import Checkpoints, StepHistory, cli, training
 from vae_tf.engine import checkpoints
+from vae_tf.errors import InvalidValueError
 from vae_tf.training import runs
 
 # Checkpoints.
@@ -130,6 +131,14 @@ def run(tmp_path_factory):
     )
     training.train(config, progress=False)
     return folder / "run"
+
+
+def test_what_shows_only_in_use_names_the_checkpoints(run, tmp_path):
+    left = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
+    (left / "model.keras").unlink()  # so that there is something left to do
+    craft(checkpoints.checkpoint_paths(left / "checkpoints")[0], set_attribute("rows", [5]))
+    with pytest.raises(InvalidValueError, match=r"resume.*ends with .*Error.*Move the newest of"):
+        training.train(training.prepare_resume(left), progress=False)
 
 
 def parts(value, path=()):

@@ -61,7 +61,7 @@ def train(plan, progress=True, model=None, finish=None):
     monitor, history, *_ = hooks = _hooks(plan, model)
     train_data, held_data = _pair(model, plan.watched, "train"), _pair(model, plan.watched, "test")
     _begin(plan, record)
-    with files.locked(plan.path):
+    with files.locked(plan.path), _checkpoints_named(plan):
         files.remove_scratch(plan.path)
         runs.write_record(plan.path, record | {"status": "training"})
         start = time.perf_counter()
@@ -149,6 +149,25 @@ def _pair(model, images, part):
 
 
 # Training.
+
+
+@contextlib.contextmanager
+def _checkpoints_named(plan):
+    """Of a resumed run, name the checkpoints in errors of what its callbacks were given back.
+
+    Each part was of the right kind; what is inside a list shows only when a callback uses it.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        if not plan.resume or isinstance(error, (InvalidValueError, InvalidTypeError)):
+            raise
+        folder, found = plan.path / "checkpoints", f"{type(error).__name__}: {error}"
+        expected = "a run whose checkpoints are as they were written"
+        hint = f"Move the newest of {str(folder)!r} away, to go on from the one before it."
+        raise invalid(
+            "resume", expected, f"{str(plan.path)!r}, which ends with {found}", hint
+        ) from error
 
 
 def _begin(plan, record):
