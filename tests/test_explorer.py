@@ -400,6 +400,22 @@ def test_a_server_that_stops_and_comes_back(visit, plane):
         playwright.expect(words).to_be_hidden()
 
 
+def test_what_a_stopping_server_refused_is_asked_again(visit, plane):
+    page = visit(plane.address, fails=True)
+    answer = {"status": 503, "json": {"error": "The server is stopping; ask again."}}
+    page.route("**:predict", lambda route: route.fulfill(**answer))
+    page.locator("#first").fill("5")
+    page.click("text=Draw")
+    words = page.get_by_role("alert")
+    playwright.expect(words).to_contain_text("The server is stopping")
+    page.unroute("**:predict")
+    page.focus("#plane")
+    page.keyboard.press("ArrowUp")
+    assert_shows(page, "#picture", plane.decode(0, 0.1))
+    playwright.expect(words).to_be_hidden()
+    playwright.expect(page.locator("#drawn")).to_contain_text("seeds 5 to 68")
+
+
 def test_from_elsewhere_it_asks_for_an_address(visit, plane):
     with serve(plane.path.parent, cors=True) as started:
         file = (REPOSITORY / "vae_tf" / "serving" / "explorer.html").as_uri()

@@ -54,7 +54,8 @@ def test_stop_finishes_what_has_begun_and_it_can_start_again(models, exports, th
             by_grpc = stub.Predict.future(message(), timeout=SECONDS)
             gate.wait(2)
             ending = threads.submit(server.stop)
-            wait_for(lambda: ask(server)[0] == 503)  # while the others are still running
+            wait_for(server.core.stopped.is_set)  # what comes before that would be held too
+            assert ask(server)[0] == 503  # while the others are still running
             assert ask(server, "/readyz", None)[0] == 503
             wait_for(lambda: code_of(server, message()) == "UNAVAILABLE")
             gate.opened.set()
