@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from vae_tf.errors import only_from
 from vae_tf.export.warmup import WARMUP_FILE
 
 Z = tf.TensorSpec((None, 2), tf.float32, "z")
@@ -76,12 +77,5 @@ def edited(path):
     file.write_bytes(model.SerializeToString())
 
 
-@contextlib.contextmanager
 def quiet():
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return only_from("ERROR", tf.get_logger())

@@ -55,6 +55,17 @@ def printable(text):
 
 
 @contextlib.contextmanager
+def only_from(level, logger):
+    """In the block, a logger keeps back what is below a level, such as "WARNING"."""
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
 def in_a_shell():
     """In the block, messages name options of the command, and not arguments of Python."""
     token = _in_a_shell.set(True)

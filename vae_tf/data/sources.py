@@ -1,6 +1,5 @@
 """Images by name: scikit-learn's digits, and any image data set of tensorflow-datasets."""
 
-import contextlib
 import logging
 import pathlib
 import sys
@@ -10,7 +9,7 @@ import numpy as np
 from vae_tf.data.images import Images, split
 from vae_tf.data.local import load_path
 from vae_tf.data.sizes import check_room, check_size, resized, resized_all
-from vae_tf.errors import InvalidTypeError, as_typed, invalid
+from vae_tf.errors import InvalidTypeError, as_typed, invalid, only_from
 
 
 def load(dataset="digits", data=None, resize=None, background=None, value_range=(0.0, 1.0)):
@@ -120,7 +119,7 @@ def _prepare(builder, name):
         f"{name}: not here yet; downloading to {builder.data_dir} ...", file=sys.stderr, flush=True
     )
     try:
-        with _without_retries_in_the_log():
+        with only_from("ERROR", logging.getLogger("urllib3")):  # it would name every retry
             builder.download_and_prepare()
     except Exception as error:
         words = str(error).splitlines()[0] if str(error) else "no message"
@@ -133,18 +132,6 @@ def _prepare(builder, name):
             f"{as_typed('dataset', 'digits')} comes with the installation, and "
             f"{as_typed('data', 'FOLDER')} takes your own images.",
         ) from error
-
-
-@contextlib.contextmanager
-def _without_retries_in_the_log():
-    """urllib3 would name every retry of every file."""
-    logger = logging.getLogger("urllib3")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _read(builder, part, size):

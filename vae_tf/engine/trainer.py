@@ -172,8 +172,8 @@ class Trainer(StepModel):
             self.jit_compile = plain and self.suits_xla
 
     def _begin(self, x, first):
-        """Before the very first step the model is given training images."""
-        if not self.steps_made:
+        """Before the very first step a model that begins with training images is given them."""
+        if self.begin is not None and not self.steps_made:
             self.begin(inputs.training_images(self, x, first))
 
     def _all_callbacks(self, kwargs):

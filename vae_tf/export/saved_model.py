@@ -12,6 +12,7 @@ from vae_tf.errors import (
     check_new_path,
     check_positive_int,
     invalid,
+    only_from,
 )
 from vae_tf.export import drawn
 from vae_tf.export.signatures import signatures_of
@@ -120,7 +121,8 @@ def _export(model, target, with_encoder, method):
     module.weights_used = [variable for graph in graphs for variable in graph.variables]
     target.parent.mkdir(parents=True, exist_ok=True)
     explained = _explained(model, "the SavedModel")
-    with files.aside(target) as scratch, explained, _without_info_messages():
+    quiet = only_from("WARNING", tf.get_logger())  # it would name the scratch path
+    with files.aside(target) as scratch, explained, quiet:
         tf.saved_model.save(module, str(scratch), signatures)
         write_warmup(scratch, signatures)
     return target
@@ -161,15 +163,3 @@ def _explained(model, what):
             "Its methods must be written in keras.ops, and keep their weights in layers or variables "
             "that are attributes of the model.",
         ) from error
-
-
-@contextlib.contextmanager
-def _without_info_messages():
-    """TensorFlow would name the scratch path, where the model does not stay."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

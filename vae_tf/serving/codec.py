@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from vae_tf.serving.servable import DEFAULT_SIGNATURE
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import invalid_argument
 from vae_tf.serving.tensors import read_tensor
 
 FEW = 1000  # brackets and commas that are no matter
@@ -36,7 +36,9 @@ def read_json(body, servable):
     specs = servable.specs_of(signature)
     rows, columns = "instances" in request, "inputs" in request
     if rows == columns:
-        raise _invalid("The request must have one of 'instances' (rows) and 'inputs' (columns).")
+        raise invalid_argument(
+            "The request must have one of 'instances' (rows) and 'inputs' (columns)."
+        )
     columns = _columns(request["instances"], specs) if rows else _named(request["inputs"], specs)
     for name, column in columns.items():
         servable.check_shape(signature, name, _first_shape(column, len(specs[name].shape)))
@@ -54,9 +56,9 @@ def read_examples(body, servable, verb):
     request = _parsed(body)
     if "examples" not in request:
         message = f"When method is {verb}, key 'examples' is expected and was not found"
-        raise _invalid(message)
+        raise invalid_argument(message)
     if not isinstance(request["examples"], list) or not request["examples"]:
-        raise _invalid("Expecting 'examples' value to be a list that is not empty")
+        raise invalid_argument("Expecting 'examples' value to be a list that is not empty")
     return _signature(request)
 
 
@@ -91,7 +93,7 @@ def read_tensors(tensors, servable, signature, hold):
     specs, sizes = servable.specs_of(signature), []
     for name, tensor in tensors.items():
         if tensor.dtype != specs[name].dtype.as_datatype_enum:
-            raise _invalid(f"Input {name!r} must be {specs[name].dtype.name}.")
+            raise invalid_argument(f"Input {name!r} must be {specs[name].dtype.name}.")
         shape = [dim.size for dim in tensor.tensor_shape.dim]
         servable.check_shape(signature, name, shape)
         sizes.append(math.prod(shape) * specs[name].dtype.size)
@@ -104,7 +106,7 @@ def _read_tensor(name, tensor):
         return read_tensor(tensor)
     except (ValueError, TypeError, KeyError) as error:
         message = f"Input {name!r}: its values are not those of its shape and type."
-        raise _invalid(message) from error
+        raise invalid_argument(message) from error
 
 
 def _check_size(body, servable):
@@ -112,9 +114,11 @@ def _check_size(body, servable):
     commas, lists = body.count(b","), body.count(b"[") + body.count(b"{")
     if max(commas, lists) > FEW + 2 * servable.most_values:
         message = f"The request has more values than {servable.max_batch} rows have, which are"
-        raise _invalid(f"{message} what this server takes.")
+        raise invalid_argument(f"{message} what this server takes.")
     if LIST_BYTES * lists + VALUE_BYTES * commas > MOST_BYTES:
-        raise _invalid("The request has too many lists and values: send fewer rows at a time.")
+        raise invalid_argument(
+            "The request has too many lists and values: send fewer rows at a time."
+        )
 
 
 def _parsed(body):
@@ -123,30 +127,30 @@ def _parsed(body):
     except orjson.JSONDecodeError as error:
         odd = next((word for word in (b"NaN", b"Infinity") if word in body), b"").decode()
         hint = f". JSON has no {odd}." if odd else ""
-        raise _invalid(f"JSON Parse error: {error}{hint}") from error
+        raise invalid_argument(f"JSON Parse error: {error}{hint}") from error
     if not isinstance(request, dict):
-        raise _invalid(f"The request must be a JSON object; got {_short(request)}.")
+        raise invalid_argument(f"The request must be a JSON object; got {_short(request)}.")
     return request
 
 
 def _signature(request):
     signature = request.get("signature_name", "")
     if not isinstance(signature, str):
-        raise _invalid(f"'signature_name' must be a string; got {_short(signature)}.")
+        raise invalid_argument(f"'signature_name' must be a string; got {_short(signature)}.")
     return signature or DEFAULT_SIGNATURE
 
 
 def _columns(instances, specs):
     """Rows to columns: a list of values where there is one input, else of objects."""
     if not isinstance(instances, list) or not instances:
-        raise _invalid(f"'instances' must be a list of rows; got {_short(instances)}.")
+        raise invalid_argument(f"'instances' must be a list of rows; got {_short(instances)}.")
     objects = [isinstance(instance, dict) for instance in instances]
     if not any(objects):
         return _named(instances, specs)
     for number, instance in enumerate(instances):
         if not objects[number] or instance.keys() != specs.keys():
             message = f"Row {number} of 'instances' must have the keys {', '.join(sorted(specs))}"
-            raise _invalid(f"{message}; got {_short(instance)}.")
+            raise invalid_argument(f"{message}; got {_short(instance)}.")
     return {name: [instance[name] for instance in instances] for name in specs}
 
 
@@ -156,9 +160,11 @@ def _named(inputs, specs):
         if inputs.keys() == specs.keys():
             return inputs
         given = ", ".join(sorted(inputs)) or "none"
-        raise _invalid(f"The inputs must be {', '.join(sorted(specs))}; got {given}.")
+        raise invalid_argument(f"The inputs must be {', '.join(sorted(specs))}; got {given}.")
     if len(specs) > 1:
-        raise _invalid(f"This signature has several inputs, by name: {', '.join(sorted(specs))}.")
+        raise invalid_argument(
+            f"This signature has several inputs, by name: {', '.join(sorted(specs))}."
+        )
     return {name: inputs for name in specs}
 
 
@@ -179,17 +185,17 @@ def _array(name, column, spec):
     values = column
     for _ in spec.shape[1:]:
         if {*map(type, values)} - {list} or len({*map(len, values)}) > 1:
-            raise _invalid(f"Input {name!r}: its lists are not all of one length.")
+            raise invalid_argument(f"Input {name!r}: its lists are not all of one length.")
         values = [*itertools.chain.from_iterable(values)]
     kinds = {int, float} if spec.dtype.is_floating else {int} if spec.dtype.is_integer else set()
     if not kinds.issuperset(map(type, values)):
         odd = next(value for value in values if type(value) not in kinds)
-        raise _invalid(f"Input {name!r} must hold {spec.dtype.name}; got {_short(odd)}.")
+        raise invalid_argument(f"Input {name!r} must hold {spec.dtype.name}; got {_short(odd)}.")
     low, high = min(values, default=0), max(values, default=0)
     least, most = _range(spec.dtype)
     if not least <= low <= high <= most:
         message = f"Cannot convert JSON value: {low if low < least else high} to"
-        raise _invalid(f"{message} {spec.dtype.name} without loss (input {name!r}).")
+        raise invalid_argument(f"{message} {spec.dtype.name} without loss (input {name!r}).")
     lengths = _first_shape(column, len(spec.shape))
     return np.array(values, spec.dtype.as_numpy_dtype).reshape(lengths)
 
@@ -220,7 +226,3 @@ def _jsonable(name, array):
     for size in reversed(array.shape[1:]):
         texts = [texts[i : i + size] for i in range(0, math.prod(array.shape), size)]
     return texts
-
-
-def _invalid(message):
-    return ServingError("INVALID_ARGUMENT", message)

@@ -11,7 +11,7 @@ import numpy as np
 
 from vae_tf.serving.limits import Budget
 from vae_tf.serving.metrics import Metrics
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import ServingError, invalid_argument
 
 NUMBERS = 2**19  # of inputs and outputs that the model runs on at once
 STOPPING = "The server is stopping; ask again."
@@ -98,7 +98,7 @@ class Core:
         if room > most:
             message = f"The answer to {rows} rows would take {room} bytes; this server's limit is"
             hint = f"ask for {most * rows // room} rows at a time"
-            raise ServingError("INVALID_ARGUMENT", f"{message} {most}: {hint}.")
+            raise invalid_argument(f"{message} {most}: {hint}.")
         place.hold(room)
         answer = write(self._run(model, signature, arrays, outputs, rows))
         place.hold(max(0, len(answer) - room))

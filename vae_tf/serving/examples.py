@@ -6,7 +6,7 @@ Source: tensorflow/serving, tensorflow_serving/servables/tensorflow/{classifier,
 from google.protobuf import text_format
 
 from vae_tf.serving.servable import DEFAULT_SIGNATURE
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import ServingError, invalid_argument
 
 METHODS = {"tensorflow/serving/classify": "classify", "tensorflow/serving/regress": "regress"}
 _NOUNS = {"classify": "classification", "regress": "regression"}
@@ -26,16 +26,16 @@ def refusal(verb, definitions, name):
     """
     name = name or DEFAULT_SIGNATURE
     if name not in definitions:
-        return _invalid(f"No signature was found with the name: {name}")
+        return invalid_argument(f"No signature was found with the name: {name}")
     definition = definitions[name]
     if len(definition.inputs) != 1:
-        return _invalid("Expected one input Tensor.")
+        return invalid_argument("Expected one input Tensor.")
     counts, message = _OUTPUTS[verb]
     if len(definition.outputs) not in counts:
-        return _invalid(message.format(len(definition.outputs)))
+        return invalid_argument(message.format(len(definition.outputs)))
     if "inputs" not in definition.inputs:
         text = text_format.MessageToString(definition)
-        return _invalid(f"No {_NOUNS[verb]} inputs found in SignatureDef: {text}")
+        return invalid_argument(f"No {_NOUNS[verb]} inputs found in SignatureDef: {text}")
     return ServingError("UNIMPLEMENTED", f"This server has no {verb}; it has predict.")
 
 
@@ -44,12 +44,8 @@ def tasks_refusal(tasks, definitions):
     for task in tasks:
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in definitions:
-            return _invalid(f"Requested signature not found in model graph: {name}")
+            return invalid_argument(f"Requested signature not found in model graph: {name}")
         if task.method_name not in METHODS:
             message = f"Unsupported signature method_name: {task.method_name}"
             return ServingError("UNIMPLEMENTED", message)
     return refusal(METHODS[tasks[0].method_name], definitions, tasks[0].model_spec.signature_name)
-
-
-def _invalid(message):
-    return ServingError("INVALID_ARGUMENT", message)

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from vae_tf.serving import codec, examples, messages
 from vae_tf.serving.core import STOPPING
-from vae_tf.serving.status import FAILED, ServingError, TooLongError
+from vae_tf.serving.status import FAILED, ServingError, TooLongError, invalid_argument
 from vae_tf.serving.visitors import Visitors
 
 _WHICH = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -204,7 +204,7 @@ class _Answer(Response):
 
 def _number(text):
     if text is not None and (len(text) > 19 or int(text) >= 2**63):
-        raise ServingError("INVALID_ARGUMENT", f"Failed to convert version: {text} to numeric.")
+        raise invalid_argument(f"Failed to convert version: {text} to numeric.")
     return None if text is None else int(text)
 
 

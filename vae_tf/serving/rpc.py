@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 
 from vae_tf.serving import codec, examples, messages, wire
 from vae_tf.serving.servable import DEFAULT_SIGNATURE
-from vae_tf.serving.status import FAILED, ServingError
+from vae_tf.serving.status import FAILED, ServingError, invalid_argument
 from vae_tf.serving.tensors import write_tensor
 
 log = logging.getLogger("vae_tf.serving")
@@ -124,7 +124,7 @@ class Services(grpc.GenericRpcHandler):
         asked = list(request.metadata_field)
         if set(asked) != {"signature_def"}:
             message = f"Ask for the metadata_field 'signature_def'; got {asked}."
-            raise ServingError("INVALID_ARGUMENT", message)
+            raise invalid_argument(message)
         with self.core.versions.use(**_which(request)) as version:
             spec, signatures = messages.metadata(request.model_spec.name, version)
         response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
@@ -171,13 +171,13 @@ def _refusing(context):
 def _small(kind, content):
     if len(content) > LONGEST:
         message = f"The request is longer than {LONGEST} bytes."
-        raise ServingError("INVALID_ARGUMENT", message)
+        raise invalid_argument(message)
     return wire.parsed(kind, content)
 
 
 def _which(request):
     if not request.HasField("model_spec"):
-        raise ServingError("INVALID_ARGUMENT", "Missing ModelSpec")
+        raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
     choice = spec.WhichOneof("version_choice")
     return {

@@ -13,7 +13,7 @@ from vae_tf.export import c_api
 from vae_tf.export.graph import call, serve_graph, signature_defs
 from vae_tf.export.operations import has_loops, operation_problems
 from vae_tf.export.warmup import inputs_of, warmup_requests
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import ServingError, invalid_argument
 
 log = logging.getLogger("vae_tf.serving")
 DEFAULT_SIGNATURE = "serving_default"
@@ -54,7 +54,7 @@ class Servable:
         }
         if len(set(rows.values())) > 1:
             given = ", ".join(f"{name}: {count}" for name, count in rows.items())
-            raise ServingError("INVALID_ARGUMENT", f"Inputs must have as many rows: got {given}.")
+            raise invalid_argument(f"Inputs must have as many rows: got {given}.")
         tensors = {name: self._tensor(signature, name, array) for name, array in inputs.items()}
         try:
             results = self.functions[signature](**tensors)
@@ -97,18 +97,18 @@ class Servable:
         if inputs.keys() != expected:
             given = ", ".join(sorted(inputs)) or "none"
             message = f"Signature {signature!r} takes the inputs {', '.join(sorted(expected))}"
-            raise ServingError("INVALID_ARGUMENT", f"{message}; got {given}.")
+            raise invalid_argument(f"{message}; got {given}.")
         known = self.functions[signature].structured_outputs
         unknown = [name for name in outputs if name not in known]
         if unknown or len(set(outputs)) < len(outputs):
             message = f"Signature {signature!r} gives {', '.join(sorted(known))}, each once"
-            raise ServingError("INVALID_ARGUMENT", f"{message}; asked for {', '.join(outputs)}.")
+            raise invalid_argument(f"{message}; asked for {', '.join(outputs)}.")
 
     def specs_of(self, signature):
         """The inputs of a signature: `TensorSpec`s by name."""
         if signature not in self.specs:
             message = f'Serving signature name: "{signature}" not found: this model has '
-            raise ServingError("INVALID_ARGUMENT", message + ", ".join(sorted(self.specs)) + ".")
+            raise invalid_argument(message + ", ".join(sorted(self.specs)) + ".")
         return self.specs[signature]
 
     def check_shape(self, signature, name, shape):
@@ -121,22 +121,22 @@ class Servable:
         fits = len(shape) == len(expected.shape) and min(shape) >= 0
         if not fits or not expected.shape.is_compatible_with(shape):
             message = f"Input {name!r} must have the shape ({wanted}); got ({given})."
-            raise ServingError("INVALID_ARGUMENT", message)
+            raise invalid_argument(message)
         if shape[0] > self.max_batch:
             message = (
                 f"Input {name!r} has {shape[0]} rows; this server takes {self.max_batch} at most."
             )
-            raise ServingError("INVALID_ARGUMENT", message)
+            raise invalid_argument(message)
         return shape[0]
 
     def _tensor(self, signature, name, array):
         expected = self.specs[signature][name].dtype
         if array.dtype != expected.as_numpy_dtype:
             message = f"Input {name!r} must be {expected.name}; got {array.dtype}."
-            raise ServingError("INVALID_ARGUMENT", message)
+            raise invalid_argument(message)
         if expected.is_floating and not np.isfinite(array).all():
             message = f"Input {name!r} holds NaN or infinity."
-            raise ServingError("INVALID_ARGUMENT", message)
+            raise invalid_argument(message)
         return tf.constant(array)
 
 

@@ -53,6 +53,10 @@ class TooLongError(ServingError):
         super().__init__("INVALID_ARGUMENT", message)
 
 
+def invalid_argument(message):
+    return ServingError("INVALID_ARGUMENT", message)
+
+
 def code_of_http(status):
     """gRPC's code for an HTTP status: the inverse, as far as it goes."""
     codes = {number: code for code, number in reversed(HTTP_STATUS.items())}

@@ -7,7 +7,7 @@ import threading
 
 from vae_tf.export.versions import versions as exported_versions
 from vae_tf.serving import servable
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import ServingError, invalid_argument
 
 log = logging.getLogger("vae_tf.serving")
 
@@ -77,13 +77,13 @@ class Versions:
             ServingError: there is no such model, version or label.
         """
         if not name:
-            raise ServingError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
+            raise invalid_argument("ModelSpec has no name specified.")
         if name != self.name:
             raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({name})")
         if label is not None:
             if label not in self.labels:
                 message = f"Unrecognized servable version label: {label}"
-                raise ServingError("INVALID_ARGUMENT", message)
+                raise invalid_argument(message)
             version = self.labels[label]
         available = self.available()
         if version is None and available:

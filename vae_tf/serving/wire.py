@@ -3,7 +3,7 @@
 Source: protobuf.dev/programming-guides/encoding.
 """
 
-from vae_tf.serving.status import ServingError
+from vae_tf.serving.status import invalid_argument
 
 FEW = 64  # fields of a message, but for the strings of a tensor
 _STRUCTS = {14, 15}  # of a tensor: handles to resources and variants, which no request can give
@@ -19,7 +19,7 @@ def fields(data, most=FEW):
     data, at, found = memoryview(data), 0, []
     while at < len(data):
         if len(found) == most:
-            raise _invalid(f"The request has a message of more than {most} fields.")
+            raise invalid_argument(f"The request has a message of more than {most} fields.")
         tag, at = _varint(data, at)
         kind, content = tag & 7, None
         if kind == _BYTES:
@@ -59,7 +59,7 @@ def check_predict(data, most):
         for tensor in _messages(entry, 2):
             parts = fields(tensor, FEW + most)
             if not _STRUCTS.isdisjoint(number for number, _ in parts):
-                raise _invalid("An input must be a tensor of numbers or strings.")
+                raise invalid_argument("An input must be a tensor of numbers or strings.")
             for shape in (content for number, content in parts if number == 2 and content):
                 fields(shape)
 
@@ -82,8 +82,4 @@ def _varint(data, at):
 
 
 def _malformed():
-    return _invalid("The request is no message of this method.")
-
-
-def _invalid(message):
-    return ServingError("INVALID_ARGUMENT", message)
+    return invalid_argument("The request is no message of this method.")
