@@ -75,7 +75,11 @@ class Normal:
             z of shape `(num_samples, *shape of μ)` and log q(z) without z's last axis.
         """
         like = self._mean + ops.zeros_like(self.log_var)
-        epsilon = ops.cast(noise.normal(like, num_samples), like.dtype)
+        return self.at(noise.normal(like, num_samples))
+
+    def at(self, epsilon):
+        """z = μ + σ·ε and log q(z), for ε of a shape that broadcasts against μ."""
+        epsilon = ops.cast(epsilon, self._mean.dtype)
         z = self._mean + ops.exp(0.5 * self.log_var) * epsilon
         return z, self._log_prob(epsilon, self.log_var)
 

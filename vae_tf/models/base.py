@@ -46,10 +46,13 @@ class Model(ArrayCalls, KerasCalls, Trainer):
         likelihood: p(x|z), by name or as a layer of `vae_tf.likelihoods`.
         seed: one integer that fixes the initial weights, the noise and the order of the data; None
             leaves them to `keras.utils.set_random_seed`.
+        binarize: draw x ~ Bernoulli(grey values) anew whenever an image is trained on, and once, with
+            fixed noise, where it is evaluated: the field's dynamic binarisation.
     """
 
     condition = None
     _building = False
+    begin = None  # begin(x): called by `fit` before the first step, with training images as floats in NumPy
     posterior = None  # posterior(x, *condition): q(z|x), a distribution
     prior = None  # prior(*condition): p(z), a distribution
     sample_prior = None  # sample_prior(num, *condition): codes for `decode`, (num, *latent_shape)
@@ -57,13 +60,16 @@ class Model(ArrayCalls, KerasCalls, Trainer):
         None  # log_weights(x, num_samples, *condition): log p(x, z_k) − log q(z_k|x), (K, batch)
     )
 
-    def __init__(self, likelihood="bernoulli", seed=None, **kwargs):
+    def __init__(self, likelihood="bernoulli", seed=None, binarize=False, **kwargs):
         super().__init__(**kwargs)
         self.seed = None if seed is None else check_positive_int("seed", seed, minimum=0)
-        *self.weight_seeds, _, self.order_seed, _, noise = random.child_seeds(self.seed, 6)
+        *self.weight_seeds, _, self.order_seed, pixels, noise = random.child_seeds(self.seed, 6)
         self.noise = layers.Noise(noise, name="noise")
         self.likelihood = get_likelihood(likelihood)
         self._given_likelihood = id(self.likelihood)
+        self.binarize = layers.Binarize(seed=pixels, name="binarize") if binarize else None
+        if binarize and self.likelihood.support.kind != "binary":
+            raise invalid("binarize", "False: its likelihood is not of binary pixels", binarize)
 
     def __setattr__(self, name, value):
         if name == "likelihood" and name in vars(self):  # Keras would save the one before, too
@@ -94,9 +100,6 @@ class Model(ArrayCalls, KerasCalls, Trainer):
             self.likelihood.build((None, *self.likelihood.parameter_shape(self.image_shape)))
         self.built = True
 
-    def begin(self, x):
-        """Called by `fit` before the first step, with training images as floats in NumPy."""
-
     def terms(self, x, *condition, training=False):
         """By name what the model minimises or reports, in nats for each image; `loss` among them.
 
@@ -117,8 +120,8 @@ class Model(ArrayCalls, KerasCalls, Trainer):
         return {}
 
     def observed(self, x):
-        """Images as the likelihood has them: a model that draws binary ones does so here."""
-        return x
+        """Images as the likelihood has them."""
+        return x if self.binarize is None else self.binarize(x)
 
     def encode(self, x, *condition):
         """The code of images; or a tuple whose first element is the code."""
@@ -221,6 +224,8 @@ class Model(ArrayCalls, KerasCalls, Trainer):
 
     def get_config(self):
         config = {**super().get_config(), "seed": self.seed}
+        if self.binarize is not None:
+            config["binarize"] = True
         if id(self.likelihood) == self._given_likelihood:  # and not one that a subclass sets
             config["likelihood"] = keras.saving.serialize_keras_object(self.likelihood)
         return config

@@ -7,15 +7,16 @@ from keras import ops
 from vae_tf import networks, random
 from vae_tf.distributions import Normal
 from vae_tf.errors import InvalidTypeError, check_choice, check_positive_int, invalid
-from vae_tf.layers import Binarize, Sampling
+from vae_tf.layers import Sampling
 from vae_tf.models.base import Model
+from vae_tf.models.schedule import KLSchedule
 
 NETWORKS = ("dense", "conv")
 OUTPUT_BIAS = ("mean", "zeros")
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
-class VAE(Model):
+class VAE(KLSchedule, Model):
     """A variational autoencoder: q(z|x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x|z) a likelihood.
 
     Training minimises the negative evidence lower bound, in nats per image,
@@ -34,11 +35,9 @@ class VAE(Model):
         activation: of the hidden layers, anything that Keras takes.
         likelihood: p(x|z): "bernoulli", "continuous_bernoulli", "gaussian" (one σ, learned),
             "discretized_logistic", or an object such as `Gaussian(sigma=0.1)`.
-        binarize: draw x ~ Bernoulli(grey values) anew whenever an image is trained on, and once, with
-            fixed noise, where it is evaluated: the field's dynamic binarisation.
+        binarize, seed: as for `Model`.
         kernel_initializer: of the encoder's hidden layers, anything that Keras takes; the decoder's
             begin after Glorot, for He's would amplify the noise of the first codes.
-        seed: as for `Model`.
         network: "dense" or "conv", what makes the networks that are not given.
         filters: channels of the convolutional encoder's layers, each of which halves the image; the
             decoder mirrors them. None: 32, 64, 128, 256, of as many layers as leave 4 to 7 pixels.
@@ -77,7 +76,7 @@ class VAE(Model):
         output_bias="mean",
         **kwargs,
     ):
-        super().__init__(likelihood, seed, **kwargs)
+        super().__init__(likelihood, seed, binarize, **kwargs)
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.hidden_units = check_widths("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
@@ -87,25 +86,14 @@ class VAE(Model):
         self.output_bias = check_choice("output_bias", output_bias, OUTPUT_BIAS)
         self.encoder, self.decoder = _network(encoder), _network(decoder)
         self._given = {"encoder": encoder is not None, "decoder": decoder is not None}
-        noise, pixels = random.child_seeds(self.seed, 5)[2::2]
-        self.sampling = Sampling(seed=noise, name="sampling")
-        self.binarize = Binarize(seed=pixels, name="binarize") if binarize else None
-        if binarize and self.likelihood.support.kind != "binary":
-            raise invalid("binarize", "False: its likelihood is not of binary pixels", binarize)
-        # β rises to `beta_end` over `kl_warmup_steps`; callbacks set these, and training saves them.
-        self.beta_end = self._setting("beta_end", 1.0)
-        self.kl_warmup_steps = self._setting("kl_warmup_steps", 0.0)
-        self.free_bits = self._setting("free_bits", 0.0)
-
-    def _setting(self, name, value):
-        return self.add_weight(
-            name=name, initializer=keras.initializers.Constant(value), dtype="float32",
-            trainable=False, autocast=False,
-        )  # fmt: skip
+        self.sampling = Sampling(seed=random.child_seeds(self.seed, 3)[2], name="sampling")
+        self.add_schedule()
+        self.free_bits = self.add_setting("free_bits", 0.0)
 
     def build(self, input_shape):
         shape = tuple(input_shape[1:])
         pixels, seeds = self.likelihood.parameter_shape(shape), self.weight_seeds
+        seen, told = self.network_inputs(shape)
         make_encoder, make_decoder = {
             "dense": (networks.dense_encoder, networks.dense_decoder),
             "conv": (networks.conv_encoder, networks.conv_decoder),
@@ -115,16 +103,18 @@ class VAE(Model):
         if self.encoder is None:
             initializer = self.kernel_initializer
             self.encoder = make_encoder(
-                shape, self.latent_dim, widths, self.activation, initializer, seeds[0]
+                seen, self.latent_dim, widths, self.activation, initializer, seeds[0]
             )
         if self.decoder is None:
-            self.decoder = make_decoder(
-                self.latent_dim, pixels, widths[::-1], self.activation, seed=seeds[1]
-            )
+            self.decoder = make_decoder(told, pixels, widths[::-1], self.activation, seed=seeds[1])
         code = (self.latent_dim,)
-        _check_network("encoder", self.encoder, shape, [code, code])
-        _check_network("decoder", self.decoder, code, pixels)
+        _check_network("encoder", self.encoder, seen, [code, code])
+        _check_network("decoder", self.decoder, (told,), pixels)
         super().build(input_shape)
+
+    def network_inputs(self, image_shape):
+        """The shape of what the encoder is given for an image, and the length of what the decoder is."""
+        return image_shape, self.latent_dim
 
     def begin(self, x):
         """The output begins at the images' mean; a decoder of the user's own is left as it is."""
@@ -178,28 +168,16 @@ class VAE(Model):
             "loss": reconstruction + ops.sum(kl, axis=-1),
             "reconstruction_loss": reconstruction,
             "kl_loss": ops.sum(kl, axis=-1),
-            "kl_per_dimension": kl,
-            "z_mean": z_mean,
-            "z_mean_squared": ops.square(ops.cast(z_mean, "float32")),
-            "z_variance": ops.exp(ops.cast(z_log_var, "float32")),
+            **carried(z_mean, z_log_var, kl),
         }
 
     def objective(self, means):
         """Reconstruction + β Σ_j max(KL_j, free bits); the `loss` that is shown has β = 1."""
-        lacking = ops.sum(ops.relu(self.free_bits - means["kl_per_dimension"]))
-        return means["reconstruction_loss"] + self.beta * (means["kl_loss"] + lacking)
+        return means["reconstruction_loss"] + self.beta * (means["kl_loss"] + self.lacking(means))
 
-    @property
-    def beta(self):
-        """The KL's weight β in the next step."""
-        step = ops.cast(self.optimizer.iterations, "float32") + 1
-        return self.beta_end * ops.minimum(1.0, step / ops.maximum(1.0, self.kl_warmup_steps))
-
-    def settings(self):
-        return {"beta": self.beta}
-
-    def observed(self, x):
-        return x if self.binarize is None else self.binarize(x)
+    def lacking(self, means):
+        """Σ_j max(0, free bits − KL_j)."""
+        return ops.sum(ops.relu(self.free_bits - means["kl_per_dimension"]))
 
     def call(self, inputs):
         """One draw of z from q(z|x), decoded; the mean KL enters by `add_loss`."""
@@ -253,13 +231,22 @@ class VAE(Model):
             "latent_dim": self.latent_dim,
             "hidden_units": list(self.hidden_units),
             "activation": keras.activations.serialize(self.activation),
-            "binarize": self.binarize is not None,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "network": self.network,
             "output_bias": self.output_bias,
             "filters": self.filters and list(self.filters),
             **{name: keras.saving.serialize_keras_object(net) for name, net in given.items()},
         }
+
+
+def carried(z_mean, z_log_var, kl):
+    """The terms of which `LatentMonitor` tells what each latent dimension carries."""
+    return {
+        "kl_per_dimension": kl,
+        "z_mean": z_mean,
+        "z_mean_squared": ops.square(ops.cast(z_mean, "float32")),
+        "z_variance": ops.exp(ops.cast(z_log_var, "float32")),
+    }
 
 
 def repeated(value, num):
