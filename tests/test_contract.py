@@ -20,7 +20,20 @@ from small_models import save_run
 from training_helpers import Crash, assert_same_state
 
 import vae_tf
-from vae_tf import VAE, Checkpoints, Images, StepHistory, evaluation, plots
+from vae_tf import (
+    IWAE,
+    VAE,
+    VQVAE,
+    BetaVAE,
+    Checkpoints,
+    CodePrior,
+    ConditionalVAE,
+    HierarchicalVAE,
+    Images,
+    StepHistory,
+    evaluation,
+    plots,
+)
 from vae_tf.engine.checkpoints import checkpoint_paths
 from vae_tf.export.verify import verify
 from vae_tf.serving import Client
@@ -41,6 +54,13 @@ def own_networks(**kwargs):
     return VAE(2, encoder=encoder, decoder=keras.Model(z, image), **kwargs)
 
 
+def vqvae_with_prior(**kwargs):
+    """A `VQVAE` that has a prior, as an untrained `CodePrior` gives it."""
+    model = VQVAE(8, 4, filters=(8,), **kwargs)
+    CodePrior(model, filters=8, num_layers=2, seed=0).build((None, 8, 8, 1))
+    return model
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A kind of model: how to make one, its terms, the images' shape, what it can do."""
@@ -49,7 +69,10 @@ class Case:
     terms: set
     shape: tuple = (8, 8, 1)
     labels: bool = False
-    bound: bool = True  # it has log-weights, and draws from a prior
+    bound: bool = True  # it has log-weights
+    draws: bool = True  # from a prior
+    by_dimension: bool = True  # it tells what each dimension of a code carries
+    fall: float = 1.0  # nats by which the loss falls at least
 
 
 CASES = {
@@ -59,11 +82,25 @@ CASES = {
     "conditional": Case(
         lambda **kw: own_models.ConditionalVAE(2, (16,), **kw), VAE_TERMS, labels=True
     ),
-    "two layers": Case(own_models.TwoLayerVAE, {"loss"}),
+    "two layers": Case(own_models.TwoLayerVAE, {"loss"}, by_dimension=False),
     "autoencoder": Case(
         lambda **kw: own_models.Autoencoder(likelihood=vae_tf.Gaussian(sigma=1.0), **kw),
         {"loss"},
-        bound=False,
+        bound=False, draws=False, by_dimension=False,
+    ),
+    "BetaVAE": Case(lambda **kw: BetaVAE(2, (16,), beta=2.0, **kw), VAE_TERMS, fall=0.2),
+    "ConditionalVAE": Case(
+        lambda **kw: ConditionalVAE(2, (16,), num_classes=4, learned_prior=True, **kw),
+        VAE_TERMS, labels=True, by_dimension=False,
+    ),
+    "IWAE": Case(lambda **kw: IWAE(2, (16,), num_samples=3, **kw), {*VAE_TERMS, "elbo_loss"}, fall=0.5),
+    "HierarchicalVAE": Case(
+        lambda **kw: HierarchicalVAE((4, 2), (16,), kl_warmup_steps=8, **kw),
+        {*VAE_TERMS, "kl_layer_1", "kl_layer_2"}, by_dimension=False, fall=0.5,
+    ),
+    "VQVAE": Case(
+        vqvae_with_prior, {"loss", "reconstruction_loss", "commitment_loss"},
+        bound=False, by_dimension=False,
     ),
 }  # fmt: skip
 
@@ -121,13 +158,13 @@ def trained(request):
 
 def test_the_loss_falls_and_its_terms_are_in_the_history(trained):
     terms, history = trained.case.terms, trained.history
-    assert history["loss"][-1] < history["loss"][0] - 1
+    assert history["loss"][-1] < history["loss"][0] - trained.case.fall
     assert history["val_loss"][-1] < history["val_loss"][0]
     assert {*terms, *(f"val_{name}" for name in terms), "gradient_norm"} <= set(history)
     columns = trained.record.columns()
     assert {*terms, "gradient_norm", "step"} <= set(columns)
     np.testing.assert_array_equal(columns["step"], np.arange(1, 33))
-    assert ("active_units" in history) == ("kl_loss" in terms)
+    assert ("active_units" in history) == trained.case.by_dimension
 
 
 def test_every_weight_gets_a_gradient(trained):
@@ -213,8 +250,8 @@ def assert_is_the_saved(model, case, out):
     np.testing.assert_allclose(out["evaluated"], model.evaluate(*given, verbose=0), rtol=1e-5)
     np.testing.assert_allclose(out["code"], model.code(*given), atol=1e-5)
     np.testing.assert_allclose(out["images"], model.reconstruct(*given), atol=1e-5)
-    assert ("generated" in out) == case.bound
-    if case.bound:
+    assert ("generated" in out) == case.draws
+    if case.draws:
         generated = model.generate(4, seed=3, condition=1 if case.labels else None)
         np.testing.assert_allclose(out["generated"], generated, atol=1e-5)
     if case is CASES["own networks"]:
@@ -244,7 +281,7 @@ def test_evaluate(trained, tmp_path):
     assert ("likelihood" in found.metrics) == case.bound
     if case.bound:
         assert found.metrics["likelihood"]["mean"] > metrics["elbo"]["mean"]
-    assert ("latent" in found.metrics) == ("kl_loss" in case.terms)
+    assert ("latent" in found.metrics) == case.by_dimension
     found.write(tmp_path / "report")
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())
 
@@ -254,7 +291,7 @@ def test_plot(trained, tmp_path):
     paths = plots.draw(tmp_path, trained.model, data_set(case), columns)
     names = {path.stem for path in paths}
     assert {"reconstruct", "train_process"} <= names
-    assert ("generated" in names) == case.bound
+    assert ("generated" in names) == case.draws
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
@@ -286,9 +323,9 @@ def test_serve(exported):
         server = stack.enter_context(EmbeddedServer(models, rest_port=0, grpc_port=0))
         client = stack.enter_context(Client(f"http://{server.rest_address}"))
         decoded = client.decode(z, **given)
-        drawn = client.generate(3, seed=4, **given) if case.bound else None
+        drawn = client.generate(3, seed=4, **given) if case.draws else None
     np.testing.assert_allclose(decoded, model.decode_images(z, labels), atol=1e-6)
-    if case.bound:
+    if case.draws:
         np.testing.assert_allclose(drawn, model.generate(3, 4, labels), atol=1e-6)
 
 

@@ -26,6 +26,12 @@ _MODULE_OF = {
     "Condition": "models.condition",
     "Model": "models.base",
     "VAE": "models.vae",
+    "BetaVAE": "models.beta",
+    "ConditionalVAE": "models.conditional",
+    "IWAE": "models.iwae",
+    "HierarchicalVAE": "models.hierarchical",
+    **dict.fromkeys(("VQVAE", "CodePrior"), "models.vqvae"),
+    "VectorQuantizer": "quantizer",
     **dict.fromkeys(("TrainConfig", "load_run", "train"), "training"),
     **dict.fromkeys(("export_decoder", "generate_from_saved_model"), "export"),
 }
@@ -39,7 +45,16 @@ _MODULES = (
 __all__ = [*_MODULE_OF]
 
 # What a model is made of, each of which imports Keras.
-_PARTS = {"distributions", "layers", "likelihoods", "networks", "engine", "models"}
+_PARTS = {
+    "autoregressive",
+    "distributions",
+    "layers",
+    "likelihoods",
+    "networks",
+    "engine",
+    "models",
+    "quantizer",
+}
 
 
 @wrapt.when_imported("keras")  # at once, where it is imported already
@@ -48,7 +63,8 @@ def _register(_):
     ours = [module for name, module in [*sys.modules.items()] if name.startswith("vae_tf.")]
     loading = [module.__name__ for module in ours if module.__spec__._initializing]
     if not any(name.split(".")[1] in _PARTS for name in loading):  # else they are half there
-        importlib.import_module("vae_tf.models.vae")
+        for module in {name for name in _MODULE_OF.values() if name.startswith("models.")}:
+            importlib.import_module(f"vae_tf.{module}")
 
 
 def __getattr__(name):

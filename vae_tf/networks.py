@@ -19,6 +19,7 @@ def dense_encoder(
     activation="relu",
     kernel_initializer="he_uniform",
     seed=None,
+    name="encoder",
 ):
     """x -> Dense layers -> (z_mean, z_log_var): the parameters of q(z|x) = N(μ, diag σ²).
 
@@ -29,18 +30,19 @@ def dense_encoder(
         activation: any Keras activation.
         kernel_initializer: of the hidden layers, any Keras initializer; the last one's is Glorot's.
         seed: fixes the initial weights.
+        name: of the model, and before those of its layers where it is another.
 
     Returns:
         A `keras.Model` from `(batch, *image_shape)`, float in [0, 1], to two tensors of shape
         `(batch, latent_dim)`.
     """
-    seeds = _seeds(seed)
+    seeds, prefix = seeds_of(seed), "" if name == "encoder" else f"{name}_"
     inputs = keras.Input(tuple(image_shape), name="x")
-    hidden = layers.Flatten(name="flatten")(inputs)
+    hidden = layers.Flatten(name=f"{prefix}flatten")(inputs)
     for index, units in enumerate(hidden_units):
-        kernel = _initializer(kernel_initializer, seeds)
-        hidden = _dense(units, activation, f"hidden_{index}", kernel)(hidden)
-    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds), name="encoder")
+        kernel = with_seed(kernel_initializer, seeds)
+        hidden = _dense(units, activation, f"{prefix}hidden_{index}", kernel)(hidden)
+    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds, prefix), name=name)
 
 
 def dense_decoder(
@@ -61,13 +63,13 @@ def dense_decoder(
     Returns:
         A `keras.Model` from `(batch, latent_dim)` to `(batch, *output_shape)`.
     """
-    seeds = _seeds(seed)
+    seeds = seeds_of(seed)
     inputs = keras.Input((latent_dim,), name="z")
     hidden = inputs
     for index, units in enumerate(hidden_units):
-        kernel = _initializer(kernel_initializer, seeds)
+        kernel = with_seed(kernel_initializer, seeds)
         hidden = _dense(units, activation, f"decoder_hidden_{index}", kernel)(hidden)
-    last = _dense(math.prod(output_shape), None, "logits", _initializer(LAST, seeds))(hidden)
+    last = _dense(math.prod(output_shape), None, "logits", with_seed(LAST, seeds))(hidden)
     outputs = layers.Reshape(tuple(output_shape), name="image")(last)
     return keras.Model(inputs, outputs, name="decoder")
 
@@ -100,13 +102,10 @@ def conv_encoder(
     GANs", section 3, for strides in the place of pooling.
     """
     filters = filters_for(image_shape) if filters is None else filters
-    height, width, *channels = _check_divides("image_shape", image_shape, len(filters))
-    seeds = _seeds(seed)
+    _check_divides("image_shape", image_shape, len(filters))
+    seeds = seeds_of(seed)
     inputs = keras.Input(tuple(image_shape), name="x")
-    hidden = layers.Reshape((height, width, math.prod(channels)), name="with_channels")(inputs)
-    for index, number in enumerate(filters):
-        kernel = _initializer(kernel_initializer, seeds)
-        hidden = _conv(layers.Conv2D, number, 2, activation, f"conv_{index}", kernel)(hidden)
+    hidden = _halved(inputs, image_shape, filters, activation, kernel_initializer, seeds)
     hidden = layers.Flatten(name="flatten")(hidden)
     return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds), name="encoder")
 
@@ -133,19 +132,74 @@ def conv_decoder(
     The other arguments as for `conv_encoder`, what is returned as for `dense_decoder`.
     """
     filters = filters_for(output_shape)[::-1] if filters is None else filters
-    height, width, *channels = _check_divides("output_shape", output_shape, len(filters))
-    seeds, halved = _seeds(seed), 2 ** len(filters)
+    height, width, *_ = _check_divides("output_shape", output_shape, len(filters))
+    seeds, halved = seeds_of(seed), 2 ** len(filters)
     inputs = keras.Input((latent_dim,), name="z")
     smallest = (height // halved, width // halved, filters[0])
-    kernel = _initializer(kernel_initializer, seeds)
+    kernel = with_seed(kernel_initializer, seeds)
     hidden = _dense(math.prod(smallest), activation, "smallest_maps", kernel)(inputs)
     hidden = layers.Reshape(smallest, name="maps")(hidden)
-    for index, number in enumerate(filters):
-        kernel, name = _initializer(kernel_initializer, seeds), f"transposed_{index}"
-        hidden = _conv(layers.Conv2DTranspose, number, 2, activation, name, kernel)(hidden)
-    kernel = _initializer(LAST, seeds)
-    last = _conv(layers.Conv2D, math.prod(channels), 1, None, "logits", kernel)(hidden)
-    outputs = layers.Reshape(tuple(output_shape), name="image")(last)
+    outputs = _doubled(hidden, output_shape, filters, activation, kernel_initializer, seeds)
+    return keras.Model(inputs, outputs, name="decoder")
+
+
+def map_encoder(
+    image_shape,
+    embedding_dim,
+    filters=None,
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
+    residual_blocks=2,
+):
+    """x -> 3×3 convolutions of stride 2 -> residual blocks -> a map of vectors.
+
+    Arguments and errors as for `conv_encoder`.
+
+    Args:
+        embedding_dim: the length of a vector.
+        residual_blocks: how many follow, each of a 3×3 and a 1×1 convolution.
+
+    Returns:
+        A `keras.Model` from `(batch, *image_shape)` to `(batch, height/2^n, width/2^n, embedding_dim)`,
+        with n the number of filters.
+
+    Source: van den Oord et al. (2017), section 4.1.
+    """
+    filters = filters_for(image_shape) if filters is None else filters
+    _check_divides("image_shape", image_shape, len(filters))
+    seeds = seeds_of(seed)
+    inputs = keras.Input(tuple(image_shape), name="x")
+    hidden = _halved(inputs, image_shape, filters, activation, kernel_initializer, seeds)
+    hidden = _residual(hidden, residual_blocks, activation, kernel_initializer, seeds)
+    kernel = with_seed(LAST, seeds)
+    vectors = layers.Conv2D(embedding_dim, 1, kernel_initializer=kernel, name="vectors")(hidden)
+    return keras.Model(inputs, vectors, name="encoder")
+
+
+def map_decoder(
+    map_shape,
+    output_shape,
+    filters=None,
+    activation="relu",
+    kernel_initializer="he_uniform",
+    seed=None,
+    residual_blocks=2,
+):
+    """A map of vectors -> 3×3 convolution -> residual blocks -> transposed convolutions -> parameters of p(x|z).
+
+    Args:
+        map_shape: `(height, width, embedding_dim)`.
+
+    The others as for `conv_decoder` and `map_encoder`; what is returned takes `(batch, *map_shape)`.
+    """
+    filters = filters_for(output_shape)[::-1] if filters is None else filters
+    seeds = seeds_of(seed)
+    inputs = keras.Input(tuple(map_shape), name="z")
+    kernel = with_seed(kernel_initializer, seeds)
+    hidden = _conv(layers.Conv2D, filters[0], 1, activation, "maps", kernel)(inputs)
+    hidden = _residual(hidden, residual_blocks, activation, kernel_initializer, seeds, "decoder_")
+    outputs = _doubled(hidden, output_shape, filters, activation, kernel_initializer, seeds)
     return keras.Model(inputs, outputs, name="decoder")
 
 
@@ -209,9 +263,41 @@ def _check_divides(argument, shape, halvings):
     return shape
 
 
-def _mean_and_log_var(hidden, latent_dim, seeds):
+def _halved(inputs, image_shape, filters, activation, kernel_initializer, seeds):
+    """Convolutions of stride 2, each of which halves the image."""
+    height, width, *channels = image_shape
+    hidden = layers.Reshape((height, width, math.prod(channels)), name="with_channels")(inputs)
+    for index, number in enumerate(filters):
+        kernel = with_seed(kernel_initializer, seeds)
+        hidden = _conv(layers.Conv2D, number, 2, activation, f"conv_{index}", kernel)(hidden)
+    return hidden
+
+
+def _doubled(hidden, output_shape, filters, activation, kernel_initializer, seeds):
+    """Transposed convolutions of stride 2, each of which doubles the maps, and the parameters of p(x|z)."""
+    for index, number in enumerate(filters):
+        kernel, name = with_seed(kernel_initializer, seeds), f"transposed_{index}"
+        hidden = _conv(layers.Conv2DTranspose, number, 2, activation, name, kernel)(hidden)
+    kernel, channels = with_seed(LAST, seeds), math.prod(output_shape[2:])
+    last = _conv(layers.Conv2D, channels, 1, None, "logits", kernel)(hidden)
+    return layers.Reshape(tuple(output_shape), name="image")(last)
+
+
+def _residual(hidden, blocks, activation, kernel_initializer, seeds, prefix=""):
+    """Blocks h + conv 1×1(conv 3×3(h)), whose last convolution begins at 0."""
+    units = hidden.shape[-1]
+    for index in range(blocks):
+        kernel, name = with_seed(kernel_initializer, seeds), f"{prefix}residual_{index}"
+        inner = _conv(layers.Conv2D, units, 1, activation, name, kernel)(hidden)
+        last = layers.Conv2D(units, 1, kernel_initializer="zeros", name=f"{name}_out")
+        hidden = layers.add([hidden, last(inner)])
+    return hidden
+
+
+def _mean_and_log_var(hidden, latent_dim, seeds, prefix=""):
     """The two outputs of an encoder, from one matrix product."""
-    both = _dense(2 * latent_dim, None, "z_mean_and_log_var", _initializer(LAST, seeds))(hidden)
+    name = f"{prefix}z_mean_and_log_var"
+    both = _dense(2 * latent_dim, None, name, with_seed(LAST, seeds))(hidden)
     return ops.split(both, 2, axis=-1)
 
 
@@ -232,14 +318,14 @@ def _conv(kind, filters, strides, activation, name, kernel):
     )
 
 
-def _seeds(seed):
+def seeds_of(seed):
     """A seed for each layer's initial weights; endless Nones where `seed` is None."""
     if seed is None:
         return itertools.repeat(None)
     return map(int, np.random.SeedSequence(seed).generate_state(99))
 
 
-def _initializer(initializer, seeds):
+def with_seed(initializer, seeds):
     """An initializer of one layer's own, with the next of the seeds."""
     initializer = keras.initializers.get(initializer)
     config, seed = initializer.get_config(), next(seeds)

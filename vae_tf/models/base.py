@@ -238,6 +238,8 @@ def _with_seed(build):
     def wrapper(self, input_shape):
         if self._building:  # a subclass's `build` has called this one
             return build(self, input_shape)
+        if self.built and self.image_shape == tuple(input_shape[1:]):
+            return None
         self._building = True
         try:
             with (

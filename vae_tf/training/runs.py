@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import vae_tf.models.vae  # noqa: F401  so that Keras knows the class of a saved model
 from vae_tf import __version__, data, files
 from vae_tf.engine.callbacks import as_columns
 from vae_tf.engine.checkpoints import save_model
