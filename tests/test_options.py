@@ -11,7 +11,7 @@ from helpers import REPOSITORY
 from vae_tf import cli, likelihoods, options
 from vae_tf.errors import check_positive_int
 from vae_tf.training import TrainConfig
-from vae_tf.training.config import LIKELIHOODS
+from vae_tf.training.fields import LIKELIHOODS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ makes the configuration of what was given. Nothing here imports TensorFlow, Kera
 import argparse
 import dataclasses
 
-from vae_tf.errors import check_choice
+from vae_tf.errors import as_typed, check_choice, invalid
 
 
 def option(
@@ -28,6 +28,7 @@ def option(
     check=None,
     default_text=None,
     group=None,
+    needs=None,
 ):
     """A field of a configuration that is the option `--its-name` of a command.
 
@@ -41,6 +42,7 @@ def option(
             None that is the default.
         default_text: the default in words, where its value alone does not say it.
         group: options of one group exclude each other on the command line.
+        needs: other fields by name, each with the values of which it needs one.
     """
     if choices is not None and check is None:
         check = _one_of(choices)
@@ -51,13 +53,15 @@ def option(
         "check": check,
         "default_text": default_text,
         "group": group,
+        "needs": needs,
     }
     return dataclasses.field(default=default, metadata=about)
 
 
 def argument(help, *, metavar, check=None):
     """A field of a configuration that is a command's argument without a name, and has no default."""
-    return dataclasses.field(metadata={"help": help, "metavar": metavar, "check": check})
+    about = {"help": help, "metavar": metavar, "check": check, "needs": None}
+    return dataclasses.field(metadata=about)
 
 
 def _one_of(choices):
@@ -70,6 +74,13 @@ def check_fields(config):
         value, check = getattr(config, field.name), field.metadata["check"]
         if check is not None and not (value is None and field.default is None):
             object.__setattr__(config, field.name, check(field.name, value))
+    for field in _fields(config):
+        for other, values in (field.metadata["needs"] or {}).items():
+            found, value = getattr(config, other), getattr(config, field.name)
+            if value != field.default and found not in values:
+                expected = f"it with {as_typed(other, ' or '.join(values))} alone"
+                received = f"{as_typed(field.name, value)} with {as_typed(other, found)}"
+                raise invalid(field.name, expected, received)
 
 
 def add_options(parser, config_class):
@@ -140,6 +151,8 @@ def _fields(config):
 
 def _help(field):
     text = field.metadata["help"]
+    for values in (field.metadata["needs"] or {}).values():
+        text = f"{text} ({', '.join(values)})"
     if field.default is False:
         return text
     return f"{text} (default: {default_text(field)})".replace("%", "%%")

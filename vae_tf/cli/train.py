@@ -7,7 +7,8 @@ from vae_tf.cli.commands import draw, interrupted
 from vae_tf.cli.quiet import import_tensorflow
 from vae_tf.errors import invalid
 from vae_tf.options import flag, from_args, given
-from vae_tf.training.config import ACTIVATIONS, TrainConfig
+from vae_tf.training.config import TrainConfig
+from vae_tf.training.fields import ACTIVATIONS
 
 GREY = (
     "The images have grey values: their cross-entropy is a loss, and no log-likelihood. For figures "
@@ -100,6 +101,9 @@ def _announce(plan):
         held = f", and {len(images.x_val)} to validate on"
     verb = "Going on to" if plan.resume else "Training"
     how = f"{verb} {plan.steps} steps of {plan.batch_size} images, recipe {plan.config.recipe}"
+    if plan.classes is not None:
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(plan.classes))
+        print(f"Labels by number: {names}")
     print(f"{images.name}: {counts}{held}\n{how}, into {plan.path}", flush=True)
     if plan.config.binarize != "dynamic" and (words := _outside_the_support(plan)):
         print(words, flush=True)

@@ -1,10 +1,11 @@
-"""Images, from four sources, checked and kept as bytes: digits | TFDS by name | .npz, .npy | folder.
+"""Images, from four sources, checked and kept as bytes: digits, sprites | TFDS by name | .npz, .npy | folder.
 
 `load` gives an `Images`: arrays `(N, H, W, C)`, which a model's `fit` takes as they are.
 """
 
 from vae_tf import lazy
 
+EMBEDDED = ("digits", "sprites")  # that come with the installation
 CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, RGB with alpha
 BINARIZE = ("none", "dynamic", "fixed")  # what `--binarize` takes
 FIXED_SEED = 0  # of `--binarize fixed`: one draw for all runs
@@ -15,9 +16,12 @@ _MODULE_OF = {
     "Images": "images",
     "binarize": "images",
     "hold_out": "images",
+    "class_names": "labels",
+    "num_classes": "labels",
+    "numbered": "labels",
     "check_images": "checks",
     "some": "checks",
     "load": "sources",
 }
-__all__ = ["ANY_VALUE", "BINARIZE", "CHANNELS", "FIXED_SEED", "HOLD_OUT", *_MODULE_OF]
+__all__ = ["ANY_VALUE", "BINARIZE", "CHANNELS", "EMBEDDED", "FIXED_SEED", "HOLD_OUT", *_MODULE_OF]
 __getattr__, __dir__ = lazy.attach(__name__, _MODULE_OF)

@@ -1,19 +1,14 @@
 """What a training run can be asked for: each field is an option of `vae-tf train`.
 
-To add an option: a field here, the place that uses it, and a row of the README's table.
+To add an option: a field here or in `fields.py`, the place that uses it, and a row of the README's table.
 """
 
 import dataclasses
-import functools
 
-from vae_tf.data import ANY_VALUE, BINARIZE, HOLD_OUT
-from vae_tf.errors import InvalidTypeError, check_non_negative, check_positive_int, invalid
-from vae_tf.options import check_fields, integers, option
-
-LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic")
-NETWORKS = ("dense", "conv")
-ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "selu", "sigmoid", "silu", "softplus", "tanh")
-# Of Keras's, those that are known without importing it, which takes seconds.
+from vae_tf.data import ANY_VALUE, HOLD_OUT
+from vae_tf.errors import check_positive_int, invalid
+from vae_tf.options import check_fields, option
+from vae_tf.training.fields import ModelFields, above_0, at_least_0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,76 +44,24 @@ RECIPES = {
 }
 
 
-# Checks of single fields; those of several together are in `TrainConfig.__post_init__`.
-
-_at_least_0 = functools.partial(check_positive_int, minimum=0)
-_above_0 = functools.partial(check_non_negative, above=True)
+# Options that a model's constructor does not take: callbacks do, or the second phase.
+_OF_TRAINING = {"kl_warmup", "beta", "free_bits", "prior_steps", "prior_filters", "prior_layers"}
 
 
 def _fraction(name, value):
-    if _above_0(name, value) >= 1:
+    if above_0(name, value) >= 1:
         raise invalid(name, "a fraction below 1", f"{name}={value}")
     return value
 
 
 def _seed(name, value):
-    if _at_least_0(name, value) >= 2**32:
+    if at_least_0(name, value) >= 2**32:
         raise invalid(name, "an integer below 2**32", f"{name}={value}")
     return value
 
 
-def _widths(name, value):
-    """Widths of layers as a tuple of positive integers; one alone may be given as it is."""
-    values = (value,) if hasattr(value, "__index__") else value
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        expected = "a sequence of positive integers, such as (512, 384, 256)"
-        raise invalid(name, expected, f"{name}={value!r}", kind=InvalidTypeError)
-    return tuple(check_positive_int(name, width) for width in values)
-
-
-def _filters(name, value):
-    if not (filters := _widths(name, value)):
-        raise invalid(name, "the filters of at least one layer", f"{name}={value!r}")
-    return filters
-
-
-def _name(name, value):
-    from vae_tf.data.sources import check_name
-
-    return check_name(name, value)
-
-
-def _size(name, value):
-    from vae_tf.data.sizes import check_size
-
-    return check_size(name, value)
-
-
-def _colour(name, value):
-    from PIL import ImageColor
-
-    try:
-        ImageColor.getrgb(value)
-    except (ValueError, AttributeError, TypeError) as error:
-        expected = "a colour, such as white, black or #808080"
-        raise invalid(name, expected, f"{name}={value!r}") from error
-    return value
-
-
-def _activation(name, value):
-    if value in ACTIVATIONS:
-        return value
-    import keras
-
-    try:
-        keras.activations.get(value)
-    except ValueError as error:
-        raise invalid(name, "a Keras activation, such as relu", f"{name}={value!r}") from error
-    return value
-
-
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ModelFields):
     """What `vae-tf train` takes; `vae-tf train --help` says what each field is.
 
     Raises:
@@ -129,73 +72,6 @@ class TrainConfig:
         'default'
     """
 
-    dataset: str = option(
-        "digits",
-        "'digits' (8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
-        metavar="NAME",
-        check=_name,
-        group="source",
-    )
-    data: str | None = option(
-        None, "your own images: a .npz or .npy file, or a folder", metavar="PATH", group="source"
-    )
-    resize: tuple[int, int] | None = option(
-        None,
-        "bring the images to N×N, or to a height and a width: scaled until they cover it, and cut to "
-        "their centre",
-        metavar="N|HxW",
-        check=_size,
-    )
-    background: str | None = option(
-        None,
-        "the colour behind transparent image files, such as white or #808080; without it they are refused",
-        metavar="COLOUR",
-        check=_colour,
-    )
-    binarize: str = option(
-        "none",
-        "binary images from grey ones: drawn anew each time (dynamic), or once for all runs (fixed)",
-        choices=BINARIZE,
-    )
-    likelihood: str = option(
-        "bernoulli",
-        "p(x|z): for binary images bernoulli, for grey values continuous_bernoulli or gaussian (one "
-        "learned σ), for bytes, grey or in colour, discretized_logistic",
-        choices=LIKELIHOODS,
-    )
-    latent_dim: int | None = option(
-        None,
-        "the size of the code z",
-        parse=int,
-        metavar="N",
-        check=check_positive_int,
-        default_text="10; 5 for digits",
-    )
-    network: str = option(
-        "dense",
-        "what the encoder and the decoder are made of: dense or convolutional layers",
-        choices=NETWORKS,
-    )
-    hidden_units: tuple[int, ...] | None = option(
-        None,
-        "widths of the dense encoder, mirrored by the decoder; 'none' gives a linear model",
-        parse=integers,
-        metavar="N,N,...",
-        check=_widths,
-        default_text="512,384,256",
-    )
-    filters: tuple[int, ...] | None = option(
-        None,
-        "filters of the convolutional encoder, each layer of which halves the image, mirrored by the "
-        "decoder",
-        parse=integers,
-        metavar="N,N,...",
-        check=_filters,
-        default_text="32,64,..., until 4 to 7 pixels are left",
-    )
-    activation: str = option(
-        "relu", "activation of the hidden layers, any of Keras's", metavar="NAME", check=_activation
-    )
     recipe: str = option(
         "default",
         "the optimizer's settings and the KL's warm-up, together",
@@ -231,7 +107,7 @@ class TrainConfig:
         "Adam's learning rate",
         parse=float,
         metavar="X",
-        check=_above_0,
+        check=above_0,
         default_text="the recipe's",
     )
     clip_norm: float | None = option(
@@ -239,23 +115,7 @@ class TrainConfig:
         "scale the gradients down to X where the norm of all together is above X",
         parse=float,
         metavar="X",
-        check=_above_0,
-    )
-    kl_warmup: int | None = option(
-        None,
-        "raise the KL's weight β from 0 over so many steps",
-        parse=int,
-        metavar="STEPS",
-        check=_at_least_0,
-        default_text="the recipe's",
-    )
-    beta: float = option(1.0, "what β rises to", parse=float, metavar="X", check=check_non_negative)
-    free_bits: float = option(
-        0.0,
-        "KL that each latent dimension has at no cost",
-        parse=float,
-        metavar="NATS",
-        check=check_non_negative,
+        check=above_0,
     )
     validation: float | None = option(
         None,
@@ -295,7 +155,7 @@ class TrainConfig:
         None,
         "the run directory, which must not exist",
         metavar="DIR",
-        default_text="runs/<data>_<recipe>_z<latent dim>",
+        default_text="runs/<data>_<model>_<recipe>_z<latent dim>",
     )
 
     def __post_init__(self):
@@ -305,6 +165,17 @@ class TrainConfig:
         if self.steps is not None and self.epochs is not None:
             received = f"steps={self.steps}, epochs={self.epochs}"
             raise invalid("steps", "either steps or epochs", received)
+        self._check_network()
+        if self.capacity is not None:
+            for name in ("beta", "kl_warmup", "free_bits"):
+                if getattr(self, name):
+                    received = f"capacity={self.capacity}, {name}={getattr(self, name)}"
+                    raise invalid("capacity", f"either capacity or {name}", received)
+
+    def _check_network(self):
+        """Dense networks have no filters, and convolutional ones no hidden units."""
+        if self.model == "vqvae":
+            return  # it is convolutional always
         for name, network in (("hidden_units", "dense"), ("filters", "conv")):
             if getattr(self, name) is not None and self.network != network:
                 received = f"{name}={getattr(self, name)} with network={self.network!r}"
@@ -314,6 +185,36 @@ class TrainConfig:
     def value_range(self):
         """The least and the largest value of a pixel that the likelihood takes."""
         return ANY_VALUE if self.likelihood == "gaussian" else (0.0, 1.0)
+
+    @property
+    def of_the_model(self):
+        """The arguments of the model's constructor, by name, as far as they are given."""
+        fields = dataclasses.fields(type(self))
+        taken = [
+            f.name for f in fields if self.model in (f.metadata["needs"] or {}).get("model", ())
+        ]
+        names = {"likelihood", "activation", *taken} - _OF_TRAINING
+        given = {name: getattr(self, name) for name in names}
+        if "latent_dim" in given:
+            given["latent_dim"] = self.code_size
+        if self.model == "betavae":
+            given["beta"] = self.beta
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def final_beta(self):
+        """What β rises to."""
+        default = 4.0 if self.model == "betavae" and self.capacity is None else 1.0
+        return default if self.beta is None else self.beta
+
+    @property
+    def code_name(self):
+        """The code's size for the name of a run: z10, z16-8 of two layers, k128 of a codebook."""
+        if self.model == "vqvae":
+            return f"k{self.num_embeddings}"
+        if self.model == "hierarchicalvae":
+            return f"z{'-'.join(map(str, self.latent_dims or (16, 8)))}"
+        return f"z{self.code_size}"
 
     @property
     def code_size(self):

@@ -1,12 +1,14 @@
 """Training: the model of a plan, its callbacks, and the run directory that it leaves."""
 
 import contextlib
+import dataclasses
 import shutil
 import time
 
 import keras
 
-from vae_tf import files
+import vae_tf
+from vae_tf import data, files
 from vae_tf.engine.callbacks import (
     FreeBits,
     Interruption,
@@ -18,14 +20,13 @@ from vae_tf.engine.checkpoints import BestModel, Checkpoints
 from vae_tf.engine.monitor import LatentMonitor
 from vae_tf.errors import InvalidTypeError, InvalidValueError, invalid
 from vae_tf.models.base import Model
-from vae_tf.models.vae import VAE
 from vae_tf.training import runs
 from vae_tf.training.config import TrainConfig
+from vae_tf.training.fields import MODELS
 from vae_tf.training.plan import prepare
 from vae_tf.training.progress import Progress, in_order
 
 EVALUATIONS = 20  # while a run trains, at most
-OF_THE_VAE = ("latent_dim", "network", "hidden_units", "filters", "activation", "likelihood")
 
 
 def train(plan, progress=True, model=None, finish=None):
@@ -34,7 +35,7 @@ def train(plan, progress=True, model=None, finish=None):
     Args:
         plan: a `Plan` from `prepare` or `prepare_resume`, or a `TrainConfig`.
         progress: show a progress bar on standard error.
-        model: a `vae_tf.Model` of your own, which is trained in place of the VAE that the
+        model: a `vae_tf.Model` of your own, which is trained in place of the one that the
             configuration describes. Where it is not compiled, it gets the recipe's optimizer.
         finish: called when the model and its history are saved, before the run counts as
             completed; `vae-tf train` draws there. A run that was killed meanwhile comes there again
@@ -56,7 +57,7 @@ def train(plan, progress=True, model=None, finish=None):
     """
     if isinstance(plan, TrainConfig):
         plan = prepare(plan, getattr(model, "value_range", None))
-    model = _vae(plan) if model is None else _own(plan, model)
+    model = _of_plan(plan) if model is None else _own(plan, model)
     record = runs.describe(plan) | {"model": type(model).__name__}
     monitor, history, *_ = hooks = _hooks(plan, model)
     train_data, held_data = _pair(model, plan.watched, "train"), _pair(model, plan.watched, "test")
@@ -92,23 +93,25 @@ def callbacks(steps, warmup_steps=0, beta=1.0, free_bits=0.0, model=None):
 # The model.
 
 
-def _vae(plan):
-    """The compiled VAE of a plan."""
-    config = plan.config
-    if plan.resume and runs.load_record(plan.path).get("model", "VAE") != "VAE":
+def _of_plan(plan):
+    """The compiled model that a plan describes."""
+    config, name = plan.config, MODELS[plan.config.model]
+    if plan.resume and runs.load_record(plan.path).get("model", name) != name:
         hint = "In Python: vae_tf.train(vae_tf.training.prepare_resume(RUN), model=...)."
         expected = "the model that the run was begun with, which is your own"
         raise invalid("model", expected, "none", hint)
     keras.utils.set_random_seed(config.seed)
-    given = {name: getattr(config, name) for name in OF_THE_VAE} | {"latent_dim": config.code_size}
-    vae = VAE(
-        **{name: value for name, value in given.items() if value is not None},
+    given = config.of_the_model
+    if config.model == "conditionalvae":
+        given["num_classes"] = data.num_classes(plan.images)
+    model = getattr(vae_tf, name)(
+        **given,
         binarize=config.binarize == "dynamic",
         kernel_initializer=plan.recipe.kernel_initializer,
         output_bias=plan.recipe.output_bias,
         seed=config.seed,
     )
-    return _ready(plan, vae)
+    return _ready(plan, model)
 
 
 def _own(plan, model):
@@ -117,11 +120,12 @@ def _own(plan, model):
         received = type(model).__name__
         raise invalid("model", "a vae_tf.Model", received, kind=InvalidTypeError)
     settings = {"kl_warmup": "beta", "beta": "beta", "free_bits": "free_bits"}
-    unused = [name for name, setting in settings.items() if not hasattr(model, setting)]
-    unused += [*OF_THE_VAE, *(["binarize"] if plan.config.binarize == "dynamic" else [])]
-    for name in unused:
-        value = getattr(plan.config, name)
-        if value != TrainConfig.__dataclass_fields__[name].default:
+    taken = {name for name, setting in settings.items() if hasattr(model, setting)}
+    for field in dataclasses.fields(TrainConfig):
+        name, value = field.name, getattr(plan.config, field.name)
+        of_models = field.metadata["needs"] or name in ("model", "likelihood", "activation")
+        dynamic = name == "binarize" and value == "dynamic"
+        if (of_models or dynamic) and name not in taken and value != field.default:
             expected = f"the default: {type(model).__name__} does not take this from the options"
             raise invalid(name, expected, f"{name}={value!r}")
     keras.utils.set_random_seed(plan.config.seed)
@@ -188,7 +192,7 @@ def _begin(plan, record):
 def _hooks(plan, model):
     """The callbacks of a plan, the two that record first."""
     config = plan.config
-    hooks = callbacks(plan.steps, plan.warmup_steps, config.beta, config.free_bits, model)
+    hooks = callbacks(plan.steps, plan.warmup_steps, config.final_beta, config.free_bits, model)
     hooks.append(BestModel(plan.path / "best.keras"))
     if config.early_stopping:
         hooks.append(keras.callbacks.EarlyStopping("val_loss", patience=config.early_stopping))

@@ -28,6 +28,7 @@ class Plan:
     steps: int
     learning_rate: float
     resume: bool = False
+    classes: list | None = None  # names of labels, of a conditional model whose data have such
 
     @property
     def recipe(self):
@@ -68,8 +69,10 @@ def prepare(config, value_range=None):
     images = data.load(config.dataset, config.data, config.resize, config.background, value_range)
     if config.binarize == "fixed":
         images = data.binarize(images)
+    classes = data.class_names(images) if config.model == "conditionalvae" else None
+    images = data.numbered(images, classes)
     path = path or check_new_path("run", _free_path(images.name, config))
-    return _settle(config, images, path)
+    return _settle(config, images, path, classes=classes)
 
 
 def check_new_run(config):
@@ -105,10 +108,11 @@ def prepare_resume(path):
         hint = "Nothing is left of it to train: vae-tf evaluate RUN, or a new run with more steps."
         raise invalid("resume", "a run that was interrupted", f"{str(path)!r}, completed", hint)
     config = config_of(path / "config.json", record)
-    return _settle(config, runs.load_images(record), path, resume=True)
+    images, classes = runs.load_images(record), record.get("classes")
+    return _settle(config, images, path, resume=True, classes=classes)
 
 
-def _settle(config, images, path, resume=False):
+def _settle(config, images, path, **others):
     """The numbers that follow from a configuration and its data."""
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         hint = 'pip install "vae_tf[tensorboard]"'
@@ -125,7 +129,7 @@ def _settle(config, images, path, resume=False):
     else:
         steps = config.steps or min(DEFAULT_STEPS, MOST_EPOCHS * per_epoch)
     rate = config.learning_rate or RECIPES[config.recipe].learning_rate
-    return Plan(config, images, watched, path, batch_size, steps, rate, resume)
+    return Plan(config, images, watched, path, batch_size, steps, rate, **others)
 
 
 def _watched(config, images):
@@ -142,7 +146,8 @@ def _watched(config, images):
 
 
 def _free_path(name, config):
-    """`runs/<data>_<recipe>_z<latent_dim>`, with a number behind it where that exists."""
+    """`runs/<data>_<model>_<recipe>_z<latent_dim>`, with a number behind it where that exists."""
     name = re.sub(r"[/\\:]", "_", name)
-    stem = f"{name}_{config.recipe}_z{config.code_size}"
+    model = "" if config.model == "vae" else f"_{config.model}"
+    stem = f"{name}{model}_{config.recipe}_{config.code_name}"
     return files.free_path(pathlib.Path("runs") / stem)

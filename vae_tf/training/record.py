@@ -38,6 +38,7 @@ class Record(Needed, total=False):
     learning_rate: float
     warmup_steps: int
     versions: dict[str, str]
+    classes: list[str]
     model: str
     status: str
     seconds: float

@@ -104,7 +104,7 @@ def load_images(record):
 
 
 def load_like(record, dataset, path):
-    """Images from any source, resized as a run's are, and on its background.
+    """Images from any source, resized as a run's are, on its background, with its numbers of labels.
 
     Args:
         record: the run's.
@@ -112,7 +112,8 @@ def load_like(record, dataset, path):
     """
     config = record["config"]
     how = {name: config.get(name) for name in ("resize", "background")}
-    return data.load(dataset, path, **how, value_range=data.ANY_VALUE)
+    images = data.load(dataset, path, **how, value_range=data.ANY_VALUE)
+    return data.numbered(images, record.get("classes"))
 
 
 def load_history(path):
@@ -177,6 +178,7 @@ def describe(plan):
         "learning_rate": plan.learning_rate,
         "warmup_steps": plan.warmup_steps,
         "data": fingerprint(plan.images),
+        **({} if plan.classes is None else {"classes": plan.classes}),
         "versions": versions(),
     }
 
