@@ -94,6 +94,7 @@ def test_free_bits_of_zero_change_nothing():
     np.testing.assert_array_equal(trainable(models[0]), trainable(models[1]))
 
 
+@pytest.mark.slow
 def test_free_bits_keep_every_dimension_from_losing_its_kl():
     """Under a weight of 5 on the KL, which empties the code without them."""
     x, found = np.tile(blobs(), (50, 1, 1)), []
@@ -118,6 +119,7 @@ def test_kl_warm_up_weighs_the_kl_step_by_step():
     )
 
 
+@pytest.mark.slow
 def test_without_weight_on_the_kl_it_grows():
     kls = []
     for warmup in (0, 10**9):

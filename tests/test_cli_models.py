@@ -34,6 +34,7 @@ def photographs(num, size):
         Image.fromarray(photo.astype(np.uint8)).save(f"photos/{index:02}.png")
 
 
+@pytest.mark.slow
 def test_colour_photographs_train_the_convolutional_network(capsys):
     photographs(40, 64)
     options = "--network conv --filters 4,8 --likelihood discretized_logistic --latent-dim 4"

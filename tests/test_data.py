@@ -79,6 +79,7 @@ def test_image_data_sets_load_by_name(name, shape):
     assert len(set(images.y_train)) > 3
 
 
+@pytest.mark.slow
 def test_colour_trains(tmp_path):
     config = training.TrainConfig(
         "cifar10", latent_dim=2, hidden_units=(8,), steps=5, run=str(tmp_path / "run")

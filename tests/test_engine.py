@@ -154,6 +154,7 @@ def test_every_way_of_execution_gives_the_same_steps():
 
 
 @pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.slow
 def test_steps_whose_norm_is_not_taken_are_the_same_steps(monkeypatch, as_dataset):
     """After the first ones, each execution's last step of either batch size is measured."""
     x, found = blobs(75), []

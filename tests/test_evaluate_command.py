@@ -138,6 +138,7 @@ def test_in_a_shell_it_leaves_a_report_and_prints_its_table(place):
     assert out.count("K = 50") == 1
 
 
+@pytest.mark.slow
 def test_a_second_evaluation_has_its_own_directory_and_the_same_figures(place, capsys):
     """In another process and with another batch size; another seed has others."""
     assert evaluate("dynamic", "--num-samples", 50, "--batch-size", 7) == 0

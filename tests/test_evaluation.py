@@ -193,6 +193,7 @@ def test_the_standard_error_holds_the_error_of_the_draws_once():
     assert results[0].few == 40
 
 
+@pytest.mark.slow
 def test_figures_do_not_depend_on_batches_or_chunks(linear, monkeypatch):
     """The draws are the same; what differs is float32's rounding of some tens of nats."""
 

@@ -134,6 +134,7 @@ def test_a_condition_is_needed_by_a_model_that_has_one_and_by_no_other(function)
         function(linear_vae(True), POINTS, condition=LABELS)
 
 
+@pytest.mark.slow
 def test_seeds_of_any_size_are_different_seeds():
     model, x = linear_vae(False), POINTS[:4]
     seeds = (0, 1, 2**32, 2**32 + 1, 2**62)

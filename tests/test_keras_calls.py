@@ -166,6 +166,7 @@ def test_the_functional_model_has_the_parts_in_their_order(trained):
 # Other forms of saving.
 
 
+@pytest.mark.slow
 def test_keras_export_writes_what_export_decoder_does(trained, tmp_path):
     trained.export(tmp_path / "exported", verbose=False)
     path = export.export_decoder(trained, tmp_path / "decoder", with_encoder=True)

@@ -62,7 +62,8 @@ def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_st
     assert result.epoch == expected_result.epoch
 
 
-@pytest.mark.parametrize("crash", [30, pytest.param(43, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("crash", [30, 43])
+@pytest.mark.slow
 def test_the_best_weights_that_early_stopping_keeps_come_back(crash, tmp_path):
     """The loss rises on random images to which nothing is held out: the best weights are early ones."""
 
@@ -161,6 +162,7 @@ def test_a_full_disk_says_so_and_the_last_good_checkpoint_loads(tmp_path, uninte
     assert_same_state(vae, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_training_on_draws_of_the_pixels_goes_on_bit_for_bit(tmp_path):
     def fit(folder, *hooks):
         model = small_vae(

@@ -444,6 +444,7 @@ def test_a_port_in_use(models, capfd):
     assert re.search(rf"'rest_port'.*127\.0\.0\.1:{number}.*--rest-port N", message)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_in_a_shell(models):
     """gRPC's own library has nothing to say beside the message."""
     with (

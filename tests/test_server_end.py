@@ -131,6 +131,7 @@ def test_a_client_that_watches_its_health_does_not_hold_the_server(own):
         assert time.monotonic() - start < 5
 
 
+@pytest.mark.slow
 def test_signals_end_the_command_after_its_requests(models, exports, threads):
     """A request of which half has come when the signal does."""
     words = ["serve", "--engine", "embedded", "--rest-port", "0", "--grpc-port", "0"]

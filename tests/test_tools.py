@@ -46,7 +46,8 @@ print("RESULT", json.dumps([found, (peak - begun) / 2**20]))
 """
 
 
-@pytest.mark.parametrize("with_model", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.slow
 def test_mlflow_records_what_the_user_gave_in_little_memory(with_model, tmp_path):
     """Its autolog reads what reaches Keras's `fit` to the end, and records it."""
     pytest.importorskip("mlflow.tensorflow")
@@ -86,6 +87,7 @@ def test_keras_tuner_finds_the_better_of_two_learning_rates(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_epochs_the_executions_and_the_weights(tmp_path):
     """Its batch figures are the running means at the end of each execution, here of two steps."""
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

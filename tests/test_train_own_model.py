@@ -157,6 +157,7 @@ def test_a_model_that_is_compiled_keeps_its_optimizer(images):
     assert isinstance(model.optimizer, keras.optimizers.SGD)
 
 
+@pytest.mark.slow
 def test_early_stopping_loads_the_best_of_a_class_that_keras_is_not_told_of(images):
     asked = config(images, early_stopping=1, epochs=20, steps=None, learning_rate=0.5)
     record = train(asked, progress=False, model=Unknown(seed=0))

@@ -71,6 +71,7 @@ def test_the_original_recipe_is_adam_at_1e_3_held():
     )
 
 
+@pytest.mark.slow
 def test_the_default_recipe_warms_up_and_decays(images_file, tmp_path):
     plan = prepare(config(images_file, tmp_path))
     schedule = plan.recipe.optimizer(2e-3, plan.steps)._learning_rate

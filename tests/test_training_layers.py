@@ -24,6 +24,7 @@ def with_encoder(hidden, rate=2**-7, run_eagerly=True):
 
 
 @pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.slow
 def test_batch_normalisation_follows_the_batches_and_is_used_as_it_stands_elsewhere(run_eagerly):
     """Its moving mean after three steps at rate 0, by hand; and `predict` of one image alone."""
     norm = layers.BatchNormalization(momentum=0.5)

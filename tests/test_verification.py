@@ -160,6 +160,7 @@ def test_every_kind_of_model_passes_against_its_run(model, here, tmp_path):
     assert model is Labelled or model is Turned or "compare with its run" in detail(alone, "values")
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_compared_for_every_class(here, tmp_path):
     """The exported table of classes differs in its last row alone."""
     model = Labelled(latent_dim=2, hidden_units=(8,), seed=0)
@@ -184,6 +185,7 @@ def test_with_its_run_every_signature_of_the_model_is_asked_for(here, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.slow
 def test_half_precision_passes(policy, here, tmp_path):
     keras.config.set_dtype_policy(policy)
     try:
