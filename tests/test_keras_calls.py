@@ -1,5 +1,6 @@
 """Calls of `keras.Model` beside `fit`: on one batch, progress bars, summaries, other forms of saving."""
 
+import functools
 import io
 import re
 
@@ -81,8 +82,10 @@ def test_a_batch_may_have_a_condition_and_no_weights():
 # What a user sees.
 
 
-def test_progress_bars_end_at_the_number_of_their_batches(capsys):
+def test_progress_bars_end_at_the_number_of_their_batches(capsys, monkeypatch):
     """After a `fit` with several steps an execution: more than `predict` has, and 7 that do not divide."""
+    always = functools.partial(keras.utils.Progbar, interval=0)  # as where an execution takes long
+    monkeypatch.setattr("keras.src.callbacks.progbar_logger.Progbar", always)
 
     def check(batches):
         bars = re.findall(r"\b(\d+)/(\d+)\b", re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from vae_tf.engine import inputs, loop, room
 from vae_tf.engine.callbacks import FiniteGuard
-from vae_tf.engine.monitor import LatentMonitor
+from vae_tf.engine.monitor import CodeMonitor, LatentMonitor
 from vae_tf.engine.one_step import StepModel
 from vae_tf.engine.order import Order, choose_steps
 from vae_tf.errors import check_positive_int
@@ -104,9 +104,13 @@ class Trainer(StepModel):
         """The model is built. Keras's own fails on several devices' uneven batches.
 
         Keras hands over what it iterates over: where that stands for `engine.feed`, which has no end,
-        it is told so, or it would stop an epoch of `steps_per_epoch` after one time round.
+        it is told so, or it would stop an epoch of `steps_per_epoch` after one time round. It counts
+        whole executions, and its progress bar would go beyond an epoch that ends within one.
         """
-        evaluates = iterator is getattr(self, "_eval_epoch_iterator", None)  # or both are None
+        if iterator is None:
+            return
+        _end_with_the_epoch(iterator)
+        evaluates = iterator is getattr(self, "_eval_epoch_iterator", None)
         if self.engine.feed is not None and not evaluates and iterator.steps_per_epoch:
             iterator.data_adapter._size = None
 
@@ -183,7 +187,7 @@ class Trainer(StepModel):
         if not any(isinstance(hook, keras.callbacks.History) for hook in hooks):
             hooks.append(keras.callbacks.History())  # Keras would add it after the last
         given = {type(hook) for hook in hooks}
-        own = [hook() for hook in (FiniteGuard, LatentMonitor) if hook not in given]
+        own = [hook() for hook in (FiniteGuard, LatentMonitor, CodeMonitor) if hook not in given]
         return sorted([*own, *hooks], key=lambda hook: hasattr(hook, "restore"))
 
     def _restored(self, kwargs):
@@ -269,3 +273,15 @@ class Trainer(StepModel):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+def _end_with_the_epoch(iterator):
+    """Let the number of an execution's last step be at most that of the epoch's last."""
+    each = iterator._enumerate_iterator
+
+    def bounded():
+        for first, last, data in each():
+            known = iterator.num_batches
+            yield first, min(last, known - 1) if known else last, data
+
+    iterator._enumerate_iterator = bounded
