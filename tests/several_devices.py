@@ -132,6 +132,28 @@ def a_model_of_ones_own(scope):
     return trained(make(scope, TwoLayers), validation_data=X)
 
 
+def an_iwae(scope):
+    model = make(scope, vae_tf.IWAE, num_samples=3, doubly_reparameterized=True)
+    return trained(model, validation_data=X)
+
+
+def a_hierarchy(scope):
+    options = {"latent_dims": (3, 2), "hidden_units": (8,), "kl_warmup_steps": 4}
+    return trained(make(scope, vae_tf.HierarchicalVAE, **options), validation_data=X)
+
+
+def a_codebook(scope):
+    """The vectors of all devices move it, and codes that few are near to are revived by one of them."""
+    options = {"num_embeddings": 64, "embedding_dim": 4, "filters": (4,), "decay": 0.5}
+    x = X[:40]  # TensorFlow's convolutions fail on a device without an image
+    model = make(scope, vae_tf.VQVAE, **options)
+    found = trained(model, x, validation_data=x)
+    with scope():
+        prior = vae_tf.CodePrior(model, filters=4, num_layers=2, seed=0)
+        prior.compile(sgd(), jit_compile=False)
+    return found + trained(prior, x, validation_data=x) + [model.generate(3, seed=0)]
+
+
 def a_metric_of_train_step(scope):
     class Brightness(vae_tf.VAE):
         def train_step(self, batch):
@@ -185,7 +207,7 @@ CASES = {
         for count in (2, 4)
         for case in (
             arrays_outside, arrays_inside, steps_per_epoch, a_set_without_end, a_keras_set, a_condition,
-            a_model_of_ones_own, a_metric_of_train_step, weight_decay, eagerly, other_calls, a_set,
+            a_model_of_ones_own, an_iwae, a_hierarchy, a_codebook, a_metric_of_train_step, weight_decay, eagerly, other_calls, a_set,
         )
     ],
 }  # fmt: skip

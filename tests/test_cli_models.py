@@ -103,7 +103,7 @@ def test_a_label_for_a_model_that_takes_none_is_refused(capsys):
     options = "--data x.npz --hidden-units 4 --latent-dim 2 --steps 2 --run run"
     assert cli.main(["train", *options.split()]) == 0
     assert cli.main(["generate", "run", "--label", "3"]) == 2
-    words = r"error: .*'condition'.*a VAE has no condition.*3"
+    words = r"error: .*'label'.*this model has no condition.*label=3"
     assert re.search(words, capsys.readouterr().err)
 
 

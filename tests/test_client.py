@@ -31,7 +31,7 @@ from helpers import run_python
 from PIL import Image
 from small_models import Autoencoder, Labelled
 
-from vae_tf import VAE, export_decoder, generate_from_saved_model, layers
+from vae_tf import VAE, cli, export_decoder, generate_from_saved_model, layers
 from vae_tf.random import row_seeds
 from vae_tf.serving import Client, ServingError, client
 from vae_tf.serving.server import EmbeddedServer, Limits
@@ -222,6 +222,22 @@ def test_a_condition_that_is_missing_or_another_is_named(conditional, kind):
             fails(
                 "INVALID_ARGUMENT", lambda g=given: c.generate(2, seed=0, **g), "label, seed; got"
             )
+
+
+def test_a_label_that_there_is_not_is_answered_with_the_range(conditional, kind, tmp_path, capsys):
+    """The command's exit status is that of a call that cannot be used, and nothing is written."""
+    address = f"{kind}://{conditional[1][kind]}"
+    with Client(address) as c:
+        for label in (4, -1, [0, 7]):
+            words = rf"label: expected labels from 0 to 3\. Received: {np.ravel(label)[-1]}\."
+            fails("INVALID_ARGUMENT", lambda n=label: c.generate(2, seed=0, label=n), words)
+            fails("INVALID_ARGUMENT", lambda n=label: c.decode(np.zeros((2, 2)), label=n), words)
+    out = ["--out", str(tmp_path / "made.png")]
+    assert cli.main(["generate", address, "--label", "4", *out]) == 2
+    assert "labels from 0 to 3" in capsys.readouterr().err
+    assert cli.main(["generate", address, *out]) == 2
+    assert "--label gives one of that name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encoder_that_was_not_exported(tmp_path, kind):

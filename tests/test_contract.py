@@ -39,6 +39,8 @@ from vae_tf.export.verify import verify
 from vae_tf.serving import Client
 from vae_tf.serving.server import EmbeddedServer
 
+pytestmark = pytest.mark.filterwarnings("ignore:This VQVAE has a prior")  # that it has is asked of each
+
 VAE_TERMS = {"loss", "reconstruction_loss", "kl_loss"}
 
 
@@ -57,7 +59,10 @@ def own_networks(**kwargs):
 def vqvae_with_prior(**kwargs):
     """A `VQVAE` that has a prior, as an untrained `CodePrior` gives it."""
     model = VQVAE(8, 4, filters=(8,), **kwargs)
-    CodePrior(model, filters=8, num_layers=2, seed=0).build((None, 8, 8, 1))
+    model.build((None, 8, 8, 1))
+    prior = CodePrior(model, filters=8, num_layers=2, seed=0)
+    prior.build((None, 8, 8, 1))
+    model.adopt(prior.network)
     return model
 
 

@@ -79,11 +79,17 @@ def fresh(folder, **kwargs):
 
 
 def finished(plan):
+    return finished_with(plan, model())
+
+
+def finished_with(plan, model):
+    """Train, and write a file that stands for the pictures."""
+
     def draw():
         content = (plan.path / "history.csv").read_bytes()
         files.write_atomically(plan.path / "picture.png", content)
 
-    return train(plan, True, model(), draw)
+    return train(plan, True, model, draw)
 
 
 def contents(run):
@@ -96,7 +102,7 @@ def contents(run):
                 found[path.name] = {n: re.sub(ADDRESS, b"", archive.read(n)) for n in names}
         elif path.name == "config.json":
             found[path.name] = {k: v for k, v in runs.load_record(run).items() if k != "seconds"}
-        elif path.name not in ("checkpoints", files.LOCK):
+        elif path.is_file() and path.name != files.LOCK:
             found[path.name] = path.read_bytes()
     return found
 

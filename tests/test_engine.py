@@ -13,6 +13,8 @@ from vae_tf import VAE, random
 from vae_tf.engine import loop, step
 from vae_tf.engine.order import MOST_STEPS, Order, choose_steps
 
+pytestmark = pytest.mark.xla
+
 # The order of the images.
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from helpers import REPOSITORY
 
-from vae_tf import VAE, export_decoder
+from vae_tf import VAE, VQVAE, CodePrior, Condition, ConditionalVAE, export_decoder
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 server = pytest.importorskip("vae_tf.serving.server", reason="the extra 'serve' is not installed")
@@ -358,6 +358,68 @@ def test_the_class_goes_with_every_row(visit, tmp_path):
         page.press("#label", "Tab")
         assert_shows(page, "#picture", levels(np.array([[[0], [0.4], [0], [0.6]]])))
         assert page.locator("#samples").is_hidden()  # there is no generate
+
+
+def test_a_class_that_there_is_not_cannot_be_asked_for(visit, tmp_path):
+    """The page learns the last class from the model's own words."""
+    model = ConditionalVAE(2, (8,), num_classes=4, seed=0)
+    model.build((None, 4, 4, 1))
+    export_decoder(model, tmp_path / "m")
+    with serve(tmp_path / "m") as started:
+        page = visit(f"http://{started.rest_address}", fails=True)
+        assert page.inner_text("#classes") == "0 to 3"
+        assert page.locator("[role=alert]").is_hidden()
+        before = len(asked(page))
+        page.fill("#label", "4")
+        page.press("#label", "Tab")
+        assert page.locator("#label").evaluate("box => box.validity.rangeOverflow")
+        assert len(asked(page)) == before
+        page.fill("#label", "3")
+        page.press("#label", "Tab")
+        assert_shows(page, "#picture", levels(model.decode_images([[0, 0]], label=3)[0]))
+        settle(page)
+        drawn = levels(model.generate(1, seed=0, label=3)[0])
+        assert_shows(page, "#grid button:first-child canvas", drawn)
+
+
+def test_a_condition_that_the_page_cannot_give_is_named(visit, tmp_path):
+    condition = Condition("pose", (2,), "float32")
+    model = ConditionalVAE(2, (8,), condition=condition, seed=0)
+    model.build((None, 4, 4, 1))
+    export_decoder(model, tmp_path / "m")
+    with serve(tmp_path / "m") as started:
+        page = visit(f"http://{started.rest_address}", wait=False)
+        words = page.get_by_role("alert")
+        playwright.expect(words).to_contain_text("the model also takes pose (batch, 2)")
+        playwright.expect(words).to_contain_text('model="vae").generate(8, pose=...)')
+
+
+@pytest.mark.parametrize("has_prior", [True, False])
+def test_maps_of_codes_are_drawn_from_seeds(has_prior, visit, tmp_path):
+    model = VQVAE(8, 4, filters=(8,), seed=0)
+    model.build((None, 8, 8, 1))
+    if has_prior:
+        prior = CodePrior(model, filters=8, num_layers=2, seed=0)
+        prior.build((None, 8, 8, 1))
+        model.adopt(prior.network)
+    with serve(export_decoder(model, tmp_path / "model").parent) as started:
+        page = visit(f"http://{started.rest_address}", wait=False)
+        if not has_prior:
+            words = playwright.expect(page.get_by_role("alert"))
+            words.to_contain_text("maps, (4, 4, 4), which this page draws from seeds; and it has no")
+            return
+        playwright.expect(page.locator("#grid button")).to_have_count(64)
+        playwright.expect(page.locator("#drawn")).to_contain_text("seeds 0 to 63")
+        assert page.inner_text("#latent-dim") == "4 × 4 × 4"
+        assert "a map of 4 × 4 vectors of 4 numbers" in page.inner_text("#of-maps")
+        for hidden in ("#sliders", "#plane-box", "#walk", "#zero"):
+            assert page.locator(hidden).is_hidden()
+        assert_shows(page, "#picture", levels(model.generate(1, seed=0)[0]))
+        page.locator("#grid button").nth(5).click()
+        assert_shows(page, "#picture", levels(model.generate(1, seed=5)[0]))
+        page.fill("#jump-seed", "9")
+        page.press("#jump-seed", "Enter")
+        assert_shows(page, "#picture", levels(model.generate(1, seed=9)[0]))
 
 
 def test_the_server_s_words_are_shown(visit, plane):

@@ -13,7 +13,7 @@ from PIL import Image
 from small_models import Autoencoder, Labelled, Turned, TwoLayers
 from tensorflow_serving.apis import prediction_log_pb2
 
-from vae_tf import VAE, Bernoulli, Condition, Model, export_decoder, generate_from_saved_model
+from vae_tf import VAE, Bernoulli, Model, export_decoder, generate_from_saved_model
 from vae_tf.distributions import Normal
 from vae_tf.export import export_saved_model
 from vae_tf.export.signatures import BY_NAME, DTYPES
@@ -174,16 +174,6 @@ def test_a_condition_of_any_name_shape_and_type(tmp_path):
         images = generate_from_saved_model(tmp_path / "m", 3, seed=5, angles=given)
         z = seeded_normal(row_seeds(5, 3), 2) + np.array(given, "float32")
         np.testing.assert_allclose(images, tf.sigmoid(model.decoder(z)), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["z", "seed", "images", "num"])
-def test_conditions_with_the_name_of_an_input_are_refused(name, tmp_path):
-    class Wrong(Labelled):
-        condition = Condition(name, num_classes=4)
-
-    with pytest.raises(ValueError, match=f"'condition'.*'{name}'"):
-        export_decoder(built(Wrong(latent_dim=2, hidden_units=(8,))), tmp_path / "m")
-    assert not (tmp_path / "m").exists()
 
 
 def test_a_model_without_a_prior_is_exported_without_what_draws_from_it(tmp_path):

@@ -11,6 +11,8 @@ from training_helpers import Recorder, small_vae
 import vae_tf
 from vae_tf import VAE
 
+pytestmark = pytest.mark.xla
+
 RATE = 2**-7
 
 

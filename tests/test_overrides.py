@@ -11,6 +11,8 @@ from vae_tf import evaluation, export
 from vae_tf.distributions import Normal
 from vae_tf.errors import InvalidValueError
 
+pytestmark = pytest.mark.xla
+
 X = blobs(20, (8, 8, 1))
 SHIFT = 3.0
 

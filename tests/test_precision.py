@@ -10,6 +10,8 @@ import vae_tf
 from vae_tf import export
 from vae_tf.layers import Binarize, PerImage, Sampling, drawing
 
+pytestmark = pytest.mark.xla
+
 X = blobs(60)
 BINARY = X > 100
 

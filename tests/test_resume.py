@@ -17,6 +17,8 @@ from vae_tf import Checkpoints, KLWarmup, StepHistory
 from vae_tf.engine import checkpoints
 from vae_tf.engine.callbacks import Interruption
 
+pytestmark = pytest.mark.xla
+
 
 def make(**kwargs):
     """Adam with a rate that falls, so that the number of the step matters."""

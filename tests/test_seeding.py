@@ -9,6 +9,8 @@ from training_helpers import flat, small_vae
 import vae_tf
 from vae_tf.random import child_seeds, row_seeds
 
+pytestmark = pytest.mark.xla
+
 APART = (5, 5 + 2**32, 5 + 2**62)
 
 

@@ -255,3 +255,12 @@ def test_fixed_images_are_the_same_in_runs_of_any_seed(monkeypatch):
     np.testing.assert_array_equal(x, images.x_train)
     np.testing.assert_array_equal(kwargs["validation_data"], images.x_test)
     assert one.binarize is None
+
+
+def test_the_warm_up_is_the_recipes_but_a_beta_vae_holds_its_weight():
+    def warmup(**kwargs):
+        return training.prepare(training.TrainConfig(steps=100, **kwargs)).warmup_steps
+
+    assert warmup() == warmup(model="iwae") == 30
+    assert warmup(recipe="original") == warmup(model="betavae") == 0
+    assert warmup(model="betavae", kl_warmup=7) == 7

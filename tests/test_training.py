@@ -16,6 +16,8 @@ from vae_tf.engine import checkpoints, loop
 from vae_tf.engine.callbacks import StopAt
 from vae_tf.training import TrainConfig, load_history, load_run, prepare, runs, train
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.fixture
 def images_file(tmp_path):

@@ -9,6 +9,8 @@ from keras import layers
 
 import vae_tf
 
+pytestmark = pytest.mark.xla
+
 X = blobs(60, (8, 8)).astype("float32") / 255
 
 

@@ -13,6 +13,8 @@ from vae_tf import VAE, random
 from vae_tf.distributions import Normal
 from vae_tf.engine.one_step import EVALUATION_SEED
 
+pytestmark = pytest.mark.xla
+
 
 class LearnedPrior(VAE):
     """A prior that is not N(0, I)."""

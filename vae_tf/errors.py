@@ -6,6 +6,8 @@ import math
 import numbers
 import os
 import pathlib
+import sys
+import warnings
 
 _in_a_shell = contextvars.ContextVar("in_a_shell", default=False)
 
@@ -24,6 +26,10 @@ class CollapseWarning(UserWarning):
 
 class PriorMismatchWarning(UserWarning):
     """The codes of the images lie elsewhere than draws from the prior: what is generated suffers."""
+
+
+class OldPriorWarning(UserWarning):
+    """A model is trained further, and its prior is of the codes that it gave before."""
 
 
 class GreyValuesWarning(UserWarning):
@@ -84,6 +90,14 @@ def as_typed(name, value):
     option = "--" + name.replace("_", "-")
     typed = option if value is True else f"{option} {value}"
     return typed if _in_a_shell.get() else f"{name}={value!r}"
+
+
+def warn(message, kind):
+    """Warn at the line outside of this package that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("vae_tf."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, kind, stacklevel=level)
 
 
 def check_choice(argument, value, choices):

@@ -71,19 +71,21 @@ class VectorQuantizer(keras.layers.Layer):
         z = ops.cast(z, "float32")
         return straight_through(z, self.look_up(self.codes(z)))
 
-    def follow(self, z, codes, noise):
+    def follow(self, z, codes, uniform):
         """In training: revive dead codes, and move the averages by a batch.
 
         Args:
             z, codes: the batch's vectors, and the numbers of their nearest codes.
-            noise: a `Noise`, which picks the vectors that take the place of dead codes.
+            uniform: a number between 0 and 1 for each code, which picks the vector that takes its
+                place if it is dead.
         """
-        z = ops.stop_gradient(ops.reshape(ops.cast(z, "float32"), (-1, self.embedding_dim)))
+        z = ops.reshape(ops.cast(z, "float32"), (-1, self.embedding_dim))
         counts, sums = map(ops.convert_to_tensor, (self.counts, self.sums))
         share = ops.mean(counts)
         dead = counts < DEAD * share
-        picked = noise.uniform((1, self.num_embeddings))[0] * ops.cast(ops.shape(z)[0], "float32")
-        fresh = ops.take(z, ops.cast(ops.floor(picked), "int32"), axis=0)
+        num = ops.shape(z)[0]
+        picked = ops.cast(ops.floor(uniform * ops.cast(num, "float32")), "int32")
+        fresh = ops.take(z, ops.minimum(picked, num - 1), axis=0)
         counts = ops.where(dead, share, counts)
         scale = counts[:, None] if self.codebook == "ema" else 1.0
         sums = ops.where(dead[:, None], scale * fresh, sums)

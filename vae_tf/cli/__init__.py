@@ -35,7 +35,7 @@ def main(argv=None):
         return 2
     except ServingError as error:
         print(f"vae-tf {args.command}: error: {error}", file=sys.stderr)
-        return 1
+        return 2 if error.code == "INVALID_ARGUMENT" else 1
     except OSError as error:  # a full disk, a read-only one, a path that leads nowhere
         where = "" if error.filename is None else f": {error.filename}"
         words = printable(f"{error.strerror or error}{where}")

@@ -26,7 +26,11 @@ def draw(path, images=None):
     if record["config"].get("binarize") == "dynamic":
         images = data.binarize(images)
     history, seed = runs.load_history(path), record["config"]["seed"]
-    return model, plots.draw(path, model, images, history, seed)
+    paths = plots.draw(path, model, images, history, seed)
+    if (path / "prior" / "history.csv").is_file():
+        history = runs.load_history(path / "prior")
+        paths += plots.draw(path / "prior", model, images, history, seed, ["train_process"])
+    return model, paths
 
 
 def run_plot(args):

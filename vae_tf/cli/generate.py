@@ -65,17 +65,33 @@ def _drawn(args, signature, seeds, stack):
 
         client = stack.enter_context(Client(args.source, model=args.model))
         ask = {"generate": client.generate, "generate_png": client.generate_png}[signature]
-        return (ask(seeds=seeds[i : i + ROWS], **label) for i in range(0, len(seeds), ROWS))
+        return _asked(ask, seeds, label)
     from vae_tf.export import drawn, versions
     from vae_tf.training import runs
 
     if (pathlib.Path(args.source) / "config.json").is_file():
         _, model = runs.load_run(args.source)
-        return drawn.from_model(model, signature, seeds, args.label, ROWS)
+        return drawn.from_model(model, signature, seeds, label, ROWS)
     if versions.find_saved_model(args.source):
         return drawn.from_saved_model(args.source, signature, seeds, label, ROWS, args.trust_model)
     expected = "a run, a SavedModel, a directory of its versions, or http://... of a server"
     raise invalid("source", expected, repr(args.source), "vae-tf train makes a run.")
+
+
+def _asked(ask, seeds, label):
+    """Parts from a server."""
+    from vae_tf.serving import ServingError
+
+    for start in range(0, len(seeds), ROWS):
+        try:
+            yield ask(seeds=seeds[start : start + ROWS], **label)
+        except ServingError as error:
+            if error.code != "INVALID_ARGUMENT" or "input" not in error.message:
+                raise
+            hint = (
+                "--label gives one of that name; another in Python: Client.generate(num, NAME=...)."
+            )
+            raise ServingError(error.code, f"{error.message} {hint}") from error
 
 
 def _shown(parts, num, stack):

@@ -7,6 +7,7 @@ from vae_tf import lazy
 
 EMBEDDED = ("digits", "sprites")  # that come with the installation
 CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, RGB with alpha
+QUADRANTS = (1, 2, 3)  # of an image, that are given where the rest is predicted
 BINARIZE = ("none", "dynamic", "fixed")  # what `--binarize` takes
 FIXED_SEED = 0  # of `--binarize fixed`: one draw for all runs
 ANY_VALUE = (-float("inf"), float("inf"))  # the range of a Gaussian's pixels
@@ -22,6 +23,16 @@ _MODULE_OF = {
     "check_images": "checks",
     "some": "checks",
     "load": "sources",
+    "with_quadrants": "quadrants",
 }
-__all__ = ["ANY_VALUE", "BINARIZE", "CHANNELS", "EMBEDDED", "FIXED_SEED", "HOLD_OUT", *_MODULE_OF]
+__all__ = [
+    "ANY_VALUE",
+    "BINARIZE",
+    "CHANNELS",
+    "EMBEDDED",
+    "FIXED_SEED",
+    "HOLD_OUT",
+    "QUADRANTS",
+    *_MODULE_OF,
+]
 __getattr__, __dir__ = lazy.attach(__name__, _MODULE_OF)

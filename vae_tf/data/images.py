@@ -12,7 +12,9 @@ from vae_tf.errors import check_positive_int
 class Images:
     """A train and a test set, and one to validate on where the data come with it.
 
-    `x_*`: `(N, H, W, C)`, uint8, bool or float32; `y_*`: labels or None.
+    `x_*`: `(N, H, W, C)`, uint8, bool or float32; `y_*`: labels or None. `factors_*`: of images whose factors of
+    variation are known, integers `(N, num_factors)`, the number of each factor's value; else None.
+    `factor_names`: theirs; `categorical`: the columns whose values have no order.
     """
 
     name: str
@@ -22,6 +24,10 @@ class Images:
     y_test: np.ndarray | None = None
     x_val: np.ndarray | None = None
     y_val: np.ndarray | None = None
+    factors_train: np.ndarray | None = None
+    factors_test: np.ndarray | None = None
+    factor_names: tuple = ()
+    categorical: tuple = ()
 
     @property
     def image_shape(self):
@@ -43,10 +49,11 @@ def hold_out(images, fraction):
         images: `Images`, whose own test set is left out.
         fraction: how much of the training images to hold out, above 0 and below 1.
     """
-    return split(images.name, images.x_train, images.y_train, fraction)
+    known = images.factors_train, images.factor_names, images.categorical
+    return split(images.name, images.x_train, images.y_train, fraction, *known)
 
 
-def split(name, x, y, fraction=HOLD_OUT):
+def split(name, x, y, fraction=HOLD_OUT, factors=None, factor_names=(), categorical=()):
     """`Images` of one set: a fixed part of it, at least one image and not all, is the test set.
 
     Args:
@@ -54,14 +61,20 @@ def split(name, x, y, fraction=HOLD_OUT):
         x: images `(N, H, W, C)`.
         y: their labels, or None.
         fraction: how much of the images to hold out.
+        factors, factor_names, categorical: of `Images`, where the factors are known.
 
     Raises:
         ValueError: there are fewer than two images.
     """
-    train, test = held_out(len(x), fraction)
-    if y is None:
-        return Images(name, x[train], x[test])
-    return Images(name, x[train], x[test], y[train], y[test])
+    rows = dict(zip(("train", "test"), held_out(len(x), fraction), strict=True))
+    arrays = {"x": x, "y": y, "factors": factors}
+    parts = {
+        f"{key}_{part}": array[chosen]
+        for key, array in arrays.items()
+        for part, chosen in rows.items()
+        if array is not None
+    }
+    return Images(name, **parts, factor_names=factor_names, categorical=categorical)
 
 
 def held_out(count, fraction=HOLD_OUT):

@@ -1,4 +1,4 @@
-"""Images by name: scikit-learn's digits, and any image data set of tensorflow-datasets."""
+"""Images by name: scikit-learn's digits, sprites, and any image data set of tensorflow-datasets."""
 
 import logging
 import pathlib
@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 
+from vae_tf.data import EMBEDDED
 from vae_tf.data.images import Images, split
 from vae_tf.data.local import load_path
 from vae_tf.data.sizes import check_room, check_size, resized, resized_all
+from vae_tf.data.sprites import load_sprites
 from vae_tf.errors import InvalidTypeError, as_typed, invalid, only_from
 
 
@@ -16,8 +18,9 @@ def load(dataset="digits", data=None, resize=None, background=None, value_range=
     """Load images by name or from a path.
 
     Args:
-        dataset: `"digits"` (scikit-learn's, 8×8, no download) or the name of any image data set of
-            tensorflow-datasets, such as `"mnist"`. The environment's TFDS_DATA_DIR is honoured.
+        dataset: `"digits"` (scikit-learn's, 8×8), `"sprites"` (32×32, with known factors), neither of which
+            is downloaded, or the name of any image data set of tensorflow-datasets, such as `"mnist"`. The
+            environment's TFDS_DATA_DIR is honoured.
         data: a `.npz` or `.npy` file or a folder of images; then `dataset` is not used.
         resize: 64, `(height, width)` or "64x48": images are scaled until they cover this size, and cut
             to their centre.
@@ -37,8 +40,9 @@ def load(dataset="digits", data=None, resize=None, background=None, value_range=
     size = None if resize is None else check_size("resize", resize)
     if data is not None:
         return load_path(pathlib.Path(data), size, background, value_range)
-    if check_name("dataset", dataset) == "digits":
-        return _load_digits().mapped(lambda x: resized_all(x, size))
+    if check_name("dataset", dataset) in EMBEDDED:
+        images = {"digits": _load_digits, "sprites": load_sprites}[dataset]()
+        return images.mapped(lambda x: resized_all(x, size))
     return _load_tfds(dataset, size)
 
 
@@ -62,7 +66,7 @@ def _load_tfds(name, size):
     except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
         raise invalid(
             "dataset",
-            "'digits' or the name of an image data set of tensorflow-datasets",
+            "'digits', 'sprites' or the name of an image data set of tensorflow-datasets",
             repr(name),
             f"{_similar(name, tfds)}For your own images give {as_typed('data', 'FILE.npz')} or "
             f"{as_typed('data', 'FOLDER')}.",
@@ -83,7 +87,9 @@ def check_name(argument, name):
     path = pathlib.Path(name)
     if path.suffix.lower() in (".npz", ".npy") or (len(path.parts) > 1 and path.is_dir()):
         hint = f"A path is given as {as_typed('data', name)}."
-        raise invalid(argument, "'digits' or a name in tensorflow-datasets", repr(name), hint)
+        raise invalid(
+            argument, "'digits', 'sprites' or a name in tensorflow-datasets", repr(name), hint
+        )
     return name
 
 
@@ -92,7 +98,7 @@ def _similar(name, tfds):
 
     if name and pathlib.Path(name).is_dir():
         return f"The folder is given as {as_typed('data', name)}. "
-    near = difflib.get_close_matches(name, [*tfds.list_builders(), "digits"], n=3)
+    near = difflib.get_close_matches(name, [*tfds.list_builders(), *EMBEDDED], n=3)
     return f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 

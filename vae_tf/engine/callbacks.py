@@ -11,26 +11,29 @@ import threading
 import keras
 import numpy as np
 
-from vae_tf.errors import check_non_negative, check_positive_int
+from vae_tf.errors import InvalidTypeError, check_non_negative, check_positive_int, invalid
 
-OF_EPOCHS = ("active_units", "aggregate_kl")  # what `monitor.LatentMonitor` adds to an epoch's logs
+OF_EPOCHS = ("active_units", "aggregate_kl", "perplexity")  # what `monitor` adds to an epoch's logs
 
 
 class KLWarmup(keras.callbacks.Callback):
     """Raise the KL's weight β from 0 to `beta`, linearly over the optimizer's first `steps` steps.
 
     β changes inside the compiled loop, at every step. With `steps=0` it is `beta` from the start.
+    `beta=None` is the model's own: 1, or the one that a `BetaVAE` was made with.
     Source: Sønderby et al. (2016), "Ladder Variational Autoencoders", section 2.3; Bowman et al. (2016).
     """
 
-    def __init__(self, steps, beta=1.0):
+    def __init__(self, steps, beta=None):
         super().__init__()
         self.steps = check_positive_int("steps", steps, minimum=0)
-        self.beta = check_non_negative("beta", beta)
+        self.beta = None if beta is None else check_non_negative("beta", beta)
 
     def on_train_begin(self, logs=None):
+        check_setting(self, "beta")
         self.model.kl_warmup_steps.assign(self.steps)
-        self.model.beta_end.assign(self.beta)
+        if self.beta is not None:
+            self.model.beta_end.assign(self.beta)
 
 
 class FreeBits(keras.callbacks.Callback):
@@ -46,6 +49,7 @@ class FreeBits(keras.callbacks.Callback):
         self.nats = check_non_negative("nats", nats)
 
     def on_train_begin(self, logs=None):
+        check_setting(self, "free_bits")
         self.model.free_bits.assign(self.nats)
 
 
@@ -179,6 +183,14 @@ class FiniteGuard(keras.callbacks.Callback):
             f"At step {steps.first + row}, {found}. What usually helps: a smaller learning rate, a "
             "longer KL warm-up, clipped gradients, inputs that the likelihood expects."
         )
+
+
+def check_setting(callback, name):
+    """Raise unless the model has the number of the objective that a callback sets."""
+    if not hasattr(callback.model, name):
+        expected = f"a model with `{name}`, for {type(callback).__name__}"
+        received = f"a {type(callback.model).__name__} that has none"
+        raise invalid("callbacks", expected, received, kind=InvalidTypeError)
 
 
 def mean_of_known(rows):

@@ -30,10 +30,10 @@ def make_train_function(model):
 
     def train_function(iterator):
         room = model.steps_per_execution - _skip(model, iterator)
-        if not room:
-            return metric_results(model)
         if model.engine.step_limit is not None:
             room = min(room, model.engine.step_limit - model.steps_made)
+        if room <= 0:  # all of them were made before an interruption
+            return metric_results(model)
         logs, rows = {}, []
         for batches in _batches(model, iterator, room):
             logs, trace = run(batches)

@@ -16,6 +16,13 @@ def total(values):
     return tf.nest.map_structure(lambda v: context.all_reduce("SUM", v), values)
 
 
+def gathered(rows):
+    """The rows of all replicas, as the global batch has them."""
+    if not several():
+        return rows
+    return tf.distribute.get_replica_context().all_gather(rows, axis=0)
+
+
 def global_rows(count):
     """`(rows in the global batch, rows of the replicas before this one)`, both int32."""
     count = tf.cast(count, tf.int32)

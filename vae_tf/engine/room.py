@@ -49,7 +49,8 @@ def check_batch(model, x, rows):
         return
     parts = [layer for layer in model._flatten_layers() if hasattr(layer, "operations")]
     tensors = keras.tree.flatten([each.output for part in parts for each in part.operations])
-    size = FLOAT * rows * sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+    shapes = [[side or 1 for side in tensor.shape[1:]] for tensor in tensors]
+    size = FLOAT * rows * sum(map(math.prod, shapes))
     received = f"{rows} images of {_by(model.image_shape)} at once, for the outputs of all layers"
     fewer = max(1, (memory.free() or 0) * rows // max(size, 1) // 2)
     hint = f"{as_typed('batch_size', fewer)} takes less. {_smaller()}"

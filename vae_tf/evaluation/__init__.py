@@ -11,6 +11,7 @@ _MODULE_OF = {
     "Estimate": "estimates",
     **dict.fromkeys(("FEW", "LogLikelihood", "log_likelihood"), "likelihood"),
     "elbo": "bound",
+    **dict.fromkeys(("CodeUsage", "code_usage"), "discrete"),
     **dict.fromkeys(
         (
             "ACTIVE", "LatentStatistics", "codes", "draw_codes", "latent_statistics", "why_no_prior",
@@ -18,7 +19,8 @@ _MODULE_OF = {
         ),
         "latent",
     ),
-    **dict.fromkeys(("neighbour_accuracy", "reconstruction_error"), "reconstruction"),
+    **dict.fromkeys(("DCI", "dci", "mig", "mutual_information", "sap", "why_no_factors"), "disentanglement"),
+    **dict.fromkeys(("neighbour_accuracy", "pixel_variance", "reconstruction_error"), "reconstruction"),
     **dict.fromkeys(("MEASURES", "Evaluation", "evaluate"), "measures"),
     "EvaluateConfig": "config",
 }  # fmt: skip

@@ -26,9 +26,11 @@ def elbo(model, x, num_samples=10, seed=0, batch_size=ROWS, condition=None):
         condition: one for each image, of a model that has conditions.
 
     Returns:
-        A dictionary of `Estimate`s over the images, in nats: `elbo`, which is −loss, then each other
-        term that is one number an image, by its name: `reconstruction_loss` and `kl_loss` of a VAE.
-        A model without `log_weights` states no likelihood: its `loss` is under that name.
+        A dictionary of `Estimate`s over the images, in nats: `elbo`, then each other term that is one
+        number an image, by its name: `reconstruction_loss` and `kl_loss` of a VAE. The ELBO is
+        −loss; of a model with the term `elbo_loss` it is −elbo_loss, and −loss, the bound that it is
+        trained on, is `bound`. A model without `log_weights` states no likelihood: its `loss` is
+        under that name.
 
     Example:
         >>> found = elbo(vae, x_test)
@@ -51,11 +53,19 @@ def estimator(model, num_samples=10, seed=0, batch_size=ROWS):
             terms = run(*batch)
             parts.append({name: terms[name].numpy()[: len(x) - rows[0]] for name in terms})
         terms = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        loss = terms.pop("loss")
-        terms = ({"loss": loss} if model.log_weights is None else {"elbo": -loss}) | terms
-        return {name: Estimate.over(values) for name, values in terms.items()}
+        return {name: Estimate.over(values) for name, values in _bounds(model, terms).items()}
 
     return estimate
+
+
+def _bounds(model, terms):
+    """The terms with the losses that are bounds of log p(x) as these bounds."""
+    if model.log_weights is None:
+        return terms
+    bound = -terms.pop("loss")
+    if "elbo_loss" not in terms:
+        return {"elbo": bound} | terms
+    return {"elbo": -terms.pop("elbo_loss"), "bound": bound} | terms
 
 
 def _mean_terms(model, seed, num_samples):

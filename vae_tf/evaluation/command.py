@@ -41,6 +41,8 @@ def prepare(config):
     given = _run_images(record) if own else runs.load_like(record, dataset, config.data)
     binarize = config.binarize or record["config"].get("binarize", "none")
     images = given if binarize == "none" else _drawn(given, binarize, config.seed)
+    if record["config"].get("binarize") == "fixed":
+        images = runs.in_parts(record, images)
     if images.image_shape != tuple(model.image_shape):
         expected = f"images of shape {tuple(model.image_shape)}, as the run was trained on"
         raise invalid("data", expected, f"{images.name}, of shape {images.image_shape}")

@@ -94,12 +94,28 @@ def _latent_missing(subject):
     return why and Missing(f"{why}.", expected, why)
 
 
+def _codes_missing(subject):
+    if subject.model.codes is not None:
+        return None
+    name = type(subject.model).__name__
+    expected = "a model with discrete codes (`codes`), for 'codes'"
+    return Missing(f"the codes of a {name} are not discrete.", expected, name)
+
+
+def _reconstruction(subject, progress):
+    errors = evaluation.reconstruction_error(subject.model, subject.x, condition=subject.condition)
+    variance = evaluation.pixel_variance(subject.model, subject.images.x_train)
+    return errors | ({"mse_over_variance": errors["mse"].scaled(1 / variance)} if variance else {})
+
+
 def _neighbours_missing(subject):
     images = subject.images
     if subject.split == "train" and len(subject.x) < 2:
         found = "a single training image"
     elif subject.labels is None or images.y_train is None:
         found = "images without labels"
+    elif subject.labels.ndim > 1:
+        found = f"vectors of {subject.labels.shape[1]} numbers, the model's condition"
     else:
         return None
     expected = "labels of the training images and of those evaluated, for 'neighbours'"
@@ -115,6 +131,28 @@ def _neighbours(subject, progress):
         return evaluation.neighbour_accuracy(z_train, subject.labels, z, subject.labels)
     z = model.code(subject.x, condition=subject.condition)
     return evaluation.neighbour_accuracy(z_train, images.y_train, z, subject.labels)
+
+
+def _disentanglement_missing(subject):
+    why = evaluation.why_no_factors(subject.factors, subject.factor_names)
+    if why is None:
+        condition = None if subject.condition is None else subject.condition[:1]
+        shape = subject.model.code(subject.x[:1], condition=condition).shape[1:]
+        if len(shape) != 1 or shape[0] < 2:
+            why = f"the code is no vector of two dimensions or more, but of shape {shape}"
+    expected = "a vector as the code, and 100 images of known factors, for 'disentanglement'"
+    return why and Missing(f"{why}.", expected, why)
+
+
+def _disentanglement(subject, progress):
+    codes = subject.model.code(subject.x, condition=subject.condition)
+    factors, categorical = subject.factors, subject.images.categorical
+    return {
+        "information": evaluation.mutual_information(codes, factors),
+        "mig": evaluation.mig(codes, factors),
+        "sap": evaluation.sap(codes, factors, categorical, subject.seed),
+        "dci": evaluation.dci(codes, factors, subject.seed),
+    }
 
 
 MEASURES = (
@@ -152,8 +190,15 @@ MEASURES = (
         "reconstruction",
         "Reconstruction",
         lambda s: None,
-        lambda s, progress: evaluation.reconstruction_error(s.model, s.x, condition=s.condition),
+        _reconstruction,
         sections.reconstruction,
+    ),
+    Measure(
+        "codes",
+        "Discrete codes",
+        _codes_missing,
+        lambda s, progress: evaluation.code_usage(s.model, s.x),
+        sections.codes,
     ),
     Measure(
         "neighbours",
@@ -161,6 +206,13 @@ MEASURES = (
         _neighbours_missing,
         _neighbours,
         sections.neighbours,
+    ),
+    Measure(
+        "disentanglement",
+        "One dimension, one factor",
+        _disentanglement_missing,
+        _disentanglement,
+        sections.disentanglement,
     ),
 )  # fmt: skip
 NAMES = tuple(measure.name for measure in MEASURES)
@@ -263,6 +315,7 @@ def run(subject, measures, progress=None):
         parts.append(section)
     say("pictures", 0, 1)
     figures = plots.figures(
-        subject.model, subject.x, subject.labels, seed=subject.seed, split=subject.split
-    )
+        subject.model, subject.x, subject.labels, seed=subject.seed, split=subject.split,
+        parts=plots.parts_of(subject.images),
+    )  # fmt: skip
     return Evaluation(metrics, [*parts, Section("Pictures", figures=figures)])

@@ -38,6 +38,16 @@ def reconstruction_error(model, x, batch_size=ROWS, condition=None):
     return {name: Estimate.over(np.concatenate(values)) for name, values in pairs.items()}
 
 
+def pixel_variance(model, x, batch_size=ROWS):
+    """The variance of all pixels of images, as the model has them (bytes as floats in [0, 1])."""
+    total = squares = 0.0
+    for start in range(0, len(x), batch_size):
+        part = model.to_floats(ops.convert_to_tensor(x[start : start + batch_size]))
+        part = ops.convert_to_numpy(part).astype(np.float64)
+        total, squares = total + part.sum(), squares + np.square(part).sum()
+    return float(squares / x.size - (total / x.size) ** 2)
+
+
 def _log_prob(model, x, conditions):
     """log p(x|z) at the code of x."""
     encoded = model.encode(x, *conditions)

@@ -10,6 +10,7 @@ from vae_tf import evaluation, plots
 from vae_tf.evaluation.report import Section
 
 OVER_IMAGES = "Nats per image, mean ± standard error over the images"
+BOUND = "bound that it is trained on"
 NO_BITS = (
     " p(x|z) is a density: its bits per dimension would depend on the width that a pixel's value "
     "stands for, and are not given."
@@ -28,7 +29,11 @@ def elbo(subject, terms):
     if "loss" in terms:
         text += " The model has no `log_weights`: its loss is no bound of log p(x)."
     rows = [(label, terms["elbo" if "elbo" in terms else "loss"])]
-    rows += [(plots.term_label(k), v) for k, v in terms.items() if k not in ("elbo", "loss")]
+    if "bound" in terms:
+        rows.append((BOUND if subject.in_support else "−loss", terms["bound"]))
+        text += " The bound is of log p(x), too; a model that is trained on one of k draws uses k for it."
+    named = ("elbo", "loss", "bound")
+    rows += [(plots.term_label(k), v) for k, v in terms.items() if k not in named]
     if label == "ELBO" and (bits := _bits_per_dimension(subject, terms["elbo"])):
         entry["bits_per_dimension"] = dataclasses.asdict(bits)
         rows.append(("bits per dimension, at most", _precise(bits)))
@@ -42,8 +47,8 @@ def _bound_labels(subject, terms):
         return "Loss", "loss (no bound of log p(x))"
     if subject.in_support:
         return "Evidence lower bound", "ELBO"
-    values = subject.outside
-    return f"Loss on {values}", f"−loss ({values}: no bound of log p(x))"
+    values, loss = subject.outside, "−elbo_loss" if "bound" in terms else "−loss"
+    return f"Loss on {values}", f"{loss} ({values}: no bound of log p(x))"
 
 
 def gap(subject, terms):
@@ -69,7 +74,7 @@ def gap(subject, terms):
 
 def likelihood(subject, result):
     count, entry = len(result.per_image), _likelihood_entry(result)
-    rows = [(f"log p(x), K = {result.num_samples}", result.estimate)]
+    rows = [(f"log {subject.of_what}, K = {result.num_samples}", result.estimate)]
     rows += [("error of the draws alone", f"{result.sampling_error:.3f}")]
     if bits := _bits_per_dimension(subject, result.estimate):
         entry["bits_per_dimension"] = dataclasses.asdict(bits)
@@ -92,7 +97,7 @@ def likelihood(subject, result):
         caveats.append(f"Interrupted: of the first {count} of {len(subject.x)} images only.")
     figures = {
         "likelihood_curve": plots.likelihood_curve(result.curve, result.gaps),
-        "extremes": plots.extremes(subject.x[:count], result.per_image),
+        "extremes": plots.extremes(subject.shown[:count], result.per_image),
     }
     return entry, Section("Log-likelihood", rows, text, figures, caveats)
 
@@ -166,9 +171,30 @@ def reconstruction(subject, errors):
         "cross_entropy": "cross-entropy, nats per image",
         "nll": "−log p(x|z), nats per image",
     }
+    if "mse_over_variance" in errors:
+        over = _precise(errors["mse_over_variance"], 5)
+        rows.append(("÷ the variance of the training pixels", over))
     rows += [(names[key], errors[key]) for key in errors if key in names]
     entry = {key: dataclasses.asdict(value) for key, value in errors.items()}
     return entry, Section("Reconstruction", rows, "Through the code, without noise.")
+
+
+def codes(subject, found):
+    num = len(found.shares)
+    rows = [
+        ("codes that are used", f"{found.used} of {num}"),
+        ("perplexity of their use", f"{found.perplexity:.1f}"),
+        ("log₂ K, bits a code", f"{math.log2(num):.2f}"),
+    ]
+    entry = {"num_codes": num, "used": found.used, "perplexity": found.perplexity}
+    text = "The perplexity is K where all codes are used alike. "
+    if found.bits_per_code is None:
+        text += "The model has no prior over its codes yet, so there are no bits a code."
+    else:
+        rows.append(("−log₂ p of its prior, bits a code", _precise(found.bits_per_code, 3)))
+        entry["bits_per_code"] = dataclasses.asdict(found.bits_per_code)
+        text += "What the prior knows of the maps brings the bits of a code down from log₂ K."
+    return entry, Section("Discrete codes", rows, text)
 
 
 def neighbours(subject, accuracy):
@@ -176,7 +202,46 @@ def neighbours(subject, accuracy):
     text = (
         "One nearest neighbour, Euclidean, among the codes of the training images, without noise."
     )
+    if subject.model.condition is not None:
+        text += " The model is told the label: what its code carries of it is what it need not."
     return dataclasses.asdict(accuracy), Section("Labels from the codes", rows, text)
+
+
+def disentanglement(subject, found):
+    names, information, dci = subject.factor_names, found["information"], found["dci"]
+    rows = [
+        ("MIG, mutual information gap", f"{found['mig']:.3f}"),
+        ("SAP, separated attribute predictability", f"{found['sap']:.3f}"),
+        ("DCI, disentanglement", f"{dci.disentanglement:.3f}"),
+        ("DCI, completeness", f"{dci.completeness:.3f}"),
+        ("DCI, informativeness", f"{dci.informativeness:.3f}"),
+    ]
+    rows += [
+        (f"{name}, most in", _most(shares))
+        for name, shares in zip(names, information.T, strict=True)
+    ]
+    text = (
+        "Of the codes without noise; 1 is best. MIG: how much more of a factor's entropy the best dimension knows "
+        "than the second best, the mean over the factors (Chen et al. 2018; codes in 20 bins); SAP: the same of how "
+        "well one dimension predicts it (Kumar et al. 2018); DCI: whether a forest uses a dimension for one "
+        "factor alone, one dimension alone for a factor, and how often it is right on images that it was not "
+        "fitted to (Eastwood & Williams 2018)."
+    )
+    entry = {
+        "mig": found["mig"],
+        "sap": found["sap"],
+        "dci": dataclasses.asdict(dci) | {"importances": dci.importances.tolist()},
+        "factors": list(names),
+        "information": information.tolist(),
+    }
+    figures = {"factor_information": plots.factor_information(information, names)}
+    return entry, Section("One dimension, one factor", rows, text, figures)
+
+
+def _most(shares):
+    """The two dimensions that know most of a factor, and how much of its entropy."""
+    first, second = (-shares).argsort()[:2]
+    return f"z{first + 1}, {shares[first]:.0%} of its entropy; then z{second + 1}, {shares[second]:.0%}"
 
 
 def _bits_per_dimension(subject, log_prob):

@@ -35,9 +35,26 @@ class Subject:
         return getattr(self.images, f"x_{self.split}")[: self.num_images]
 
     @property
+    def shown(self):
+        """The images as pictures show them: parts joined with what is given of them."""
+        joined = getattr(self.images, "joined", None)
+        return self.x if joined is None else joined(self.x, self.labels)
+
+    @property
     def labels(self):
         labels = getattr(self.images, f"y_{self.split}")
         return None if labels is None else labels[: self.num_images]
+
+    @property
+    def factors(self):
+        """What is known of how the images were made, `(N, num_factors)`, or None."""
+        factors = getattr(self.images, f"factors_{self.split}")
+        return None if factors is None else factors[: self.num_images]
+
+    @property
+    def factor_names(self):
+        count = 0 if self.factors is None else self.factors.shape[1]
+        return self.images.factor_names or tuple(f"factor {k + 1}" for k in range(count))
 
     @property
     def condition(self):
@@ -123,7 +140,26 @@ class Subject:
 
     @property
     def caveats(self):
-        """What must be known of a Bernoulli's figures: trained on one kind of images, scored on another."""
+        """What the figures cannot be compared with."""
+        return [*self._of_the_condition, *self._of_the_values]
+
+    @property
+    def _of_the_condition(self):
+        if self.model.condition is None:
+            return []
+        return [
+            f"The model has a condition, '{self.model.condition.name}': its figures are of {self.of_what}, "
+            "and not to be compared with those of p(x)."
+        ]
+
+    @property
+    def of_what(self):
+        """What log-likelihoods are of: p(x), or p(x|label) of a model with a condition."""
+        return "p(x)" if self.model.condition is None else f"p(x|{self.model.condition.name})"
+
+    @property
+    def _of_the_values(self):
+        """Of a Bernoulli's figures: trained on one kind of images, scored on another."""
         if self.support != "binary" or self.trained_on is None:
             return []
         scored = BINARY if self.in_support else GREY

@@ -5,7 +5,8 @@ Both run the signature, so that one seed gives the same image, and the same pixe
 
 import tensorflow as tf
 
-from vae_tf.errors import InvalidTypeError, as_typed, invalid
+from vae_tf.errors import InvalidTypeError, InvalidValueError, as_typed, invalid
+from vae_tf.export.graph import failed_assertion
 from vae_tf.export.operations import check_operations
 from vae_tf.export.signatures import BY_NAME, input_specs, signatures_of
 from vae_tf.export.versions import check_saved_model
@@ -21,7 +22,7 @@ def from_model(model, signature, seeds, condition=None, rows=_ROWS):
         model: a built `vae_tf.Model`.
         signature: "generate" or "generate_png".
         seeds: int64, one an image.
-        condition: for a model that has one: one for all images, or one for each.
+        condition: by name, for a model that has one: one for all images, or one for each.
         rows: how many at a time.
 
     Raises:
@@ -30,15 +31,14 @@ def from_model(model, signature, seeds, condition=None, rows=_ROWS):
     """
     model.needs("sample_prior", "generate")
     model.assert_built("generate")
+    own = [] if model.condition is None else [model.condition]
+    given = {"seed": seeds} | _condition_rows(own, condition or {}, len(seeds))
     row = BY_NAME[signature]
     if row not in signatures_of(model, with_encoder=False):
         expected = "a model of pictures: grey, in colour, or in colour with transparency"
         received = f"one of images of shape {model.image_shape}"
         hint = f"Arrays hold any: {as_typed('out', 'images.npz')}."
         raise invalid("model", expected, received, hint, kind=InvalidTypeError)
-    given = {"seed": seeds}
-    for values in model.condition_rows(condition, len(seeds)):
-        given[model.condition.name] = values
     specs, draw = input_specs(row, model), row.traced(model)
     for start in range(0, len(seeds), rows):
         part = {name: values[start : start + rows] for name, values in given.items()}
@@ -51,7 +51,6 @@ def from_saved_model(path, signature, seeds, condition, rows=_ROWS, trust_model=
 
     Args:
         path: a SavedModel, or a directory of versions, whose newest is taken.
-        condition: values by name: one for all images, or one for each.
         trust_model: run it whatever its operations are; see `vae_tf.export.operations`.
 
     Raises:
@@ -61,28 +60,59 @@ def from_saved_model(path, signature, seeds, condition, rows=_ROWS, trust_model=
     path = check_saved_model(path)
     check_operations(path, trust_model)
     signatures = tf.saved_model.load(str(path)).signatures
+    if known := [name for name in ("generate", signature) if name in signatures]:
+        own = _conditions(signatures[known[0]])  # what is said of the condition comes first
+        given = {"seed": seeds} | _condition_rows(own, condition, len(seeds))
     if signature not in signatures:
         expected = f"a SavedModel with the signature '{signature}'"
         raise invalid("path", expected, f"{str(path)!r} with {sorted(signatures)}")
     draw = signatures[signature]
-    given = {"seed": seeds} | _condition_rows(draw, condition, len(seeds))
     for start in range(0, len(seeds), rows):
         part = {name: tf.constant(value[start : start + rows]) for name, value in given.items()}
-        yield draw(**part)[BY_NAME[signature].outputs[0]].numpy()
+        try:
+            yield draw(**part)[BY_NAME[signature].outputs[0]].numpy()
+        except tf.errors.InvalidArgumentError as error:
+            if (words := failed_assertion(error)) is None:
+                raise
+            raise InvalidValueError(words) from error
 
 
-def _condition_rows(signature, given, num):
+def _conditions(signature):
+    """What a signature of a loaded SavedModel takes beside the seed."""
+    specs = dict(signature.structured_input_signature[1])
+    return [
+        Condition(name, tuple(spec.shape[1:]), spec.dtype.name)
+        for name, spec in specs.items()
+        if name != "seed"
+    ]
+
+
+def _condition_rows(conditions, given, num):
     """The condition's value for each row, from one for all rows or one for each.
 
     Args:
-        signature: a signature of a loaded SavedModel.
+        conditions: those of the model: one, or none.
         given: values by name.
         num: how many rows.
     """
-    specs = dict(signature.structured_input_signature[1])
-    specs.pop("seed")
-    if given.keys() != specs.keys():
-        expected = f"a value of {', '.join(specs)}" if specs else "none: this model takes none"
-        raise invalid("condition", expected, ", ".join(sorted(given)) or "none")
-    conditions = [Condition(key, tuple(s.shape[1:]), s.dtype.name) for key, s in specs.items()]
+    names = [condition.name for condition in conditions]
+    for name in given.keys() - set(names):
+        expected = "none: this model has no condition"
+        if names:
+            expected = f"none: the condition of this model is '{', '.join(names)}'"
+        raise invalid(name, expected, f"{name}={given[name]}", _how(conditions))
+    for condition in conditions:
+        if condition.name not in given:
+            expected = f"{condition.name} ({condition.values}), for this model has a condition"
+            raise invalid(condition.name, expected, "none", _how(conditions))
     return {each.name: each.rows(given[each.name], num) for each in conditions}
+
+
+def _how(conditions):
+    """How the condition of a model is given."""
+    for condition in conditions:
+        if condition.name == "label" and not condition.shape:
+            return f"It is given as {as_typed('label', 0)}, for example."
+        name = condition.name
+        return f"In Python: Model.generate(num, {name}=...), or Client.generate(num, {name}=...)."
+    return ""

@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import re
 
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
@@ -36,6 +37,12 @@ def call(signature, inputs):
     """`(feeds, fetches)` by the names of tensors, as `c_api.run` takes them, for inputs by their names."""
     feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
     return feeds, [info.name for info in signature.outputs.values()]
+
+
+def failed_assertion(error):
+    """What an assertion of the model says, in an error that TensorFlow raised; None where none did."""
+    found = re.search(r"assertion failed: \[(.*)\]", getattr(error, "message", ""))
+    return found and found[1].replace("] [", " ") + "."
 
 
 def shape_of(info):

@@ -51,7 +51,8 @@ class Signature:
         """The outputs for inputs by name, among them the model's condition."""
         condition = ()
         if model.condition is not None:
-            condition = (ops.cast(tensors[model.condition.name], model.condition.dtype),)
+            value = ops.cast(tensors[model.condition.name], model.condition.dtype)
+            condition = (_existing(model.condition, value),)
         outputs = self.function(model, condition, *(tensors[name] for name in self.inputs))
         return {name: _as_declared(name, value) for name, value in outputs.items()}
 
@@ -100,7 +101,8 @@ def _reconstruct(model, condition, images):
 
 def _score(model, condition, images, seed):
     with drawing(PerSeed(seed)):
-        return {"elbo": -model.terms(images, *condition)["loss"]}
+        terms = model.terms(images, *condition)
+        return {"elbo": -terms.get("elbo_loss", terms["loss"])}
 
 
 _DECODER = ("decode", "likelihood")
@@ -121,9 +123,6 @@ SIGNATURES = (
     ),
 )
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
-# Names that no condition may have: the inputs, and arguments of the functions that draw images.
-_ARGUMENTS = {"path", "num", "seeds", "trust_model"}
-RESERVED = {name for row in SIGNATURES for name in row.inputs} | _ARGUMENTS
 
 
 def signatures_of(model, with_encoder):
@@ -161,12 +160,24 @@ def _has(model, need):
 def _served_dtype(condition):
     """int64 for integers and booleans, float32 for other numbers."""
     dtype = tf.as_dtype(condition.dtype)
-    if condition.name in RESERVED:
-        names = ", ".join(sorted(RESERVED))
-        raise invalid("condition", f"a name other than {names}", repr(condition.name))
     if not (dtype.is_integer or dtype.is_floating or dtype.is_bool):
         raise invalid("condition", "numbers, which a server can be sent", f"dtype {dtype.name}")
     return "float32" if dtype.is_floating else "int64"
+
+
+def _existing(condition, value):
+    """The condition's value, of which a label that does not exist is an error of the exported graph too.
+
+    TF Serving answers with the words; a server that puts requests together, to all of them.
+    """
+    if condition.num_classes is None:
+        return value
+    wrong = ops.logical_or(value < 0, value >= condition.num_classes)
+    words = f"{condition.name}: expected {condition.values}. Received:"
+    data = [words, tf.boolean_mask(value, wrong)[:1]]
+    right = tf.raw_ops.Assert(condition=~tf.reduce_any(wrong), data=data)
+    with tf.control_dependencies([right]):
+        return tf.identity(value)
 
 
 def _as_declared(name, value):

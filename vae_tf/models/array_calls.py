@@ -5,22 +5,27 @@ from keras import ops
 
 from vae_tf import layers, random
 from vae_tf.errors import check_positive_int, invalid
-from vae_tf.models.arrays import array, concatenated, first, is_tensor
+from vae_tf.models.arrays import array, concatenated, condition_by_name, first, is_tensor
+
+ROWS = 1000  # images that are drawn at once
 
 
 class ArrayCalls:
     """Codes, reconstructions, draws and walks, made of what `models.base.Model` says that a model gives."""
 
+    @condition_by_name
     def code(self, x, condition=None, batch_size=1000):
         """The codes of images, NumPy `(N, *latent_shape)`."""
         self.assert_built("code")
         return self._in_batches(lambda *part: first(self.encode(*part)), x, condition, batch_size)
 
+    @condition_by_name
     def reconstruct(self, x, condition=None, batch_size=1000):
         """Images `(N, ...)` to their reconstructions in [0, 1], without noise, as NumPy."""
         self.assert_built("reconstruct")
         return self._in_batches(self.reconstruction, x, condition, batch_size)
 
+    @condition_by_name
     def generate(self, num=1, seed=None, condition=None):
         """Decode `num` draws from the prior to images in [0, 1], as NumPy `(num, *image_shape)`.
 
@@ -29,7 +34,8 @@ class ArrayCalls:
             seed: a non-negative integer; the same seed gives the same images, here and from the
                 exported model. The first is the one that a signature, and the server's page, give for
                 this seed; the seeds of the others follow from it. None draws one.
-            condition: for a model that has one: one for all images, or one for each.
+            condition: for a model that has one: one for all images, or one for each. Like elsewhere
+                it may be given by its own name: `generate(4, label=3)`.
 
         Raises:
             TypeError: the model has no prior to draw from.
@@ -37,11 +43,16 @@ class ArrayCalls:
         self.needs("sample_prior", "generate")
         self.assert_built("generate")
         num = check_positive_int("num", num)
-        rows = self.condition_rows(condition, num)
-        with layers.drawing(layers.PerSeed(random.row_seeds(seed, num))):
-            z = self.sample_prior(num, *map(ops.convert_to_tensor, rows))
+        rows, seeds = self.condition_rows(condition, num), random.row_seeds(seed, num)
+        parts = [slice(start, start + ROWS) for start in range(0, num, ROWS)]
+        return np.concatenate([self._drawn(seeds[p], [row[p] for row in rows]) for p in parts])
+
+    def _drawn(self, seeds, rows):
+        with layers.drawing(layers.PerSeed(seeds)):
+            z = self.sample_prior(len(seeds), *map(ops.convert_to_tensor, rows))
         return self._images_of(z, rows)
 
+    @condition_by_name
     def interpolate(self, start, end, num=8, condition=None):
         """Images along the straight line between the codes of two images.
 
@@ -73,6 +84,7 @@ class ArrayCalls:
             raise invalid(argument, expected, f"shape {image.shape}", hint)
         return self.checked(image[None], argument)
 
+    @condition_by_name
     def decode_images(self, z, condition=None, batch_size=1000):
         """The means of p(x|z) for codes `(N, *latent_shape)`: NumPy `(N, *image_shape)`."""
         self.assert_built("decode_images")

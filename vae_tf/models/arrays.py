@@ -31,11 +31,54 @@ def concatenated(function, arrays, batch_size):
     return np.concatenate([ops.convert_to_numpy(ops.cast(function(*p), "float32")) for p in parts])
 
 
+def taken_condition(model, method, parameters, named):
+    """Take the condition out of a call's keywords, where it is `condition` or has its own name.
+
+    Args:
+        model: whose method is called.
+        method, parameters: its name, and its parameters by name.
+        named: the keywords of the call.
+
+    Returns:
+        `(value,)`, or `()` where none is among them.
+
+    Raises:
+        TypeError: there are two, or a keyword is not known.
+    """
+    own = None if model.condition is None else model.condition.name
+    given = [named.pop(name) for name in dict.fromkeys(("condition", own)) if name in named]
+    if len(given) > 1:
+        raise invalid(own, "it, or `condition`, and not both", "both", kind=InvalidTypeError)
+    unknown = sorted(named.keys() - parameters.keys())
+    if unknown and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+        name, cls = unknown[0], type(model).__name__
+        words = f"The condition of this {cls} is '{own}'." if own else f"A {cls} has no condition."
+        others = [p for p in parameters if p not in ("self", "condition")]
+        expected = f"an argument of `{method}`: {', '.join([*others, *([own] if own else [])])}"
+        shape = np.shape(named[name])
+        received = f"{name} of shape {shape}" if shape else f"{name}={named[name]!r}"
+        raise invalid(name, expected, received, words, kind=InvalidTypeError)
+    return tuple(given)
+
+
+def condition_by_name(method):
+    """Let the `condition` of a call be given by its own name too: `generate(4, label=3)`."""
+    parameters = inspect.signature(method).parameters
+
+    @functools.wraps(method)
+    def wrapper(self, *args, **named):
+        for value in taken_condition(self, method.__name__, parameters, named):
+            named["condition"] = value
+        return method(self, *args, **named)
+
+    return wrapper
+
+
 def from_arrays(method):
     """Let a method that is written for tensors take arrays, and give arrays for them.
 
-    What comes from outside a model is checked here: images, codes and conditions. `seed` fixes the
-    draws of a method that draws.
+    What comes from outside a model is checked here: images, codes and conditions, which may be given
+    by name. `seed` fixes the draws of a method that draws.
     """
     of_codes, counted = method.__name__ == "decode", method.__name__ == "log_weights"
     signature = inspect.signature(method)
@@ -50,12 +93,13 @@ def from_arrays(method):
 
     @functools.wraps(method)
     def wrapper(self, *args, seed=None, **named):
+        condition = taken_condition(self, method.__name__, signature.parameters, named)
         bound = signature.bind_partial(
             self, *args, **named
         )  # a condition that is missing is told below
-        if len(bound.args) == 1:
-            return method(self, **named)  # Python's own error
-        value, *rest = bound.args[1:]
+        if len(bound.args) < 2 + counted:
+            return method(*bound.args, **bound.kwargs)  # Python's own error
+        value, *rest = (*bound.args[1:], *condition)
         if is_tensor(value) and seed is None:
             return on_tensors(self, value, rest, bound.kwargs)
         self.assert_built(method.__name__)
@@ -64,6 +108,8 @@ def from_arrays(method):
         )
         value = value if of_codes else self.to_floats(value)
         numbers, conditions = (rest[:1], rest[1:]) if counted else ((), rest)
+        if len(conditions) > 1:
+            raise invalid("condition", "one", f"{len(conditions)}", kind=InvalidTypeError)
         rows = self.condition_rows(*(conditions or (None,)), len(value))
         source = contextlib.nullcontext()
         if seed is not None:

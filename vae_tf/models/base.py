@@ -13,7 +13,7 @@ from keras import ops
 from vae_tf import data, layers, random
 from vae_tf.engine import room
 from vae_tf.engine.trainer import Trainer
-from vae_tf.errors import GreyValuesWarning, InvalidTypeError, check_positive_int, invalid
+from vae_tf.errors import GreyValuesWarning, InvalidTypeError, check_positive_int, invalid, warn
 from vae_tf.likelihoods import get_likelihood
 from vae_tf.models.array_calls import ArrayCalls
 from vae_tf.models.arrays import check_codes, first, from_arrays, is_tensor, rows_of, shape_hint
@@ -35,7 +35,7 @@ class Model(ArrayCalls, KerasCalls, Trainer):
     - `build(input_shape)`: its networks; it ends with `super().build(input_shape)`;
     - `terms(x, *condition, training)`, `encode(x, *condition)`, `decode(z, *condition)`; `objective`
       where that is not the mean of the term `loss`;
-    - where it has them `posterior`, `prior`, `sample_prior`, `log_weights`. They are None here: what uses
+    - where it has them `posterior`, `prior`, `sample_prior`, `prior_to_train`, `log_weights`. They are None here: what uses
       a model asks for them, and never which class it is;
     - `condition`, a `Condition`, where it has one. The other methods are then given it.
 
@@ -56,6 +56,8 @@ class Model(ArrayCalls, KerasCalls, Trainer):
     posterior = None  # posterior(x, *condition): q(z|x), a distribution
     prior = None  # prior(*condition): p(z), a distribution
     sample_prior = None  # sample_prior(num, *condition): codes for `decode`, (num, *latent_shape)
+    codes = None  # codes(x): the numbers of discrete codes, each below `num_codes`, (batch, height, width)
+    prior_to_train = None  # prior_to_train(**options): a model of p(z), trained after this one, which then has it
     log_weights = (
         None  # log_weights(x, num_samples, *condition): log p(x, z_k) − log q(z_k|x), (K, batch)
     )
@@ -102,6 +104,9 @@ class Model(ArrayCalls, KerasCalls, Trainer):
 
     def terms(self, x, *condition, training=False):
         """By name what the model minimises or reports, in nats for each image; `loss` among them.
+
+        Where a model has `log_weights`, `loss` is −ELBO; or it is the negative of another bound of
+        log p(x), and the term `elbo_loss` is −ELBO.
 
         Args:
             x: float images, as the likelihood has them, `(batch, *image_shape)`.
@@ -210,11 +215,7 @@ class Model(ArrayCalls, KerasCalls, Trainer):
         if not self.likelihood.support.contains(ops.convert_to_numpy(seen)):
             kind = self.likelihood.support.kind
             colour = kind == "binary" and x.ndim == 4 and x.shape[-1] >= 3
-            warnings.warn(
-                _OUTSIDE[f"{kind}, in colour" if colour else kind],
-                GreyValuesWarning,
-                stacklevel=3,  # the caller of `fit`
-            )
+            warn(_OUTSIDE[f"{kind}, in colour" if colour else kind], GreyValuesWarning)
 
     def to_floats(self, x):
         """Images as float32; bytes come to [0, 1]. Images are held as they came until here."""

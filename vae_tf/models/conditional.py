@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from vae_tf import networks, random
 from vae_tf.distributions import Normal
+from vae_tf.errors import InvalidTypeError, invalid
 from vae_tf.models.condition import Condition
 from vae_tf.models.vae import VAE
 
@@ -19,13 +20,13 @@ class ConditionalVAE(VAE):
         −log p(x|y) ≤ E_q[−log p(x|z, y)] + KL(q(z|x, y) ‖ p(z|y)) = loss.
 
     y is a label, of which the networks see a one-hot row, or any array. It is the second argument
-    of `fit`, `encode`, `decode`, `reconstruct`, and `label=...` (or the condition's own name) elsewhere.
+    of `fit`, `encode`, `decode` and `reconstruct`; every call takes it as `label=...`, its own name.
 
     Args:
         args, kwargs: as for `VAE`. An encoder of your own is given x flattened with y behind it (with
             network="conv" x with one more channel), a decoder z with y behind it.
-        num_classes: labels are 0 to num_classes − 1.
-        condition: a `Condition` of arrays, in the place of labels.
+        num_classes: labels are 0 to num_classes − 1; 10 where neither this nor a condition is given.
+        condition: a `Condition` in their place: of arrays, or of labels under another name.
         learned_prior: p(z|y) is normal, with a network of y as wide as the encoder; otherwise N(0, I).
 
     Raises:
@@ -43,12 +44,18 @@ class ConditionalVAE(VAE):
     Generative Models", equation 4.
     """
 
-    def __init__(self, *args, num_classes=10, condition=None, learned_prior=False, **kwargs):
+    def __init__(self, *args, num_classes=None, condition=None, learned_prior=False, **kwargs):
         super().__init__(*args, **kwargs)
         if isinstance(condition, dict):  # from its saved form
             condition = Condition(**condition)
-        self.num_classes = num_classes if condition is None else None
-        self.condition = condition or Condition("label", num_classes=num_classes)
+        if condition is None:
+            condition = Condition("label", num_classes=10 if num_classes is None else num_classes)
+        elif num_classes is not None:
+            expected = "None where there is a condition, which has its own"
+            raise invalid("num_classes", expected, f"num_classes={num_classes}")
+        if not isinstance(condition, Condition):
+            raise invalid("condition", "a vae_tf.Condition", condition, kind=InvalidTypeError)
+        self.condition = condition
         self.learned_prior, self.prior_network = bool(learned_prior), None
 
     def build(self, input_shape):
@@ -110,10 +117,5 @@ class ConditionalVAE(VAE):
         return {name: term for name, term in terms.items() if name not in unit}
 
     def get_config(self):
-        own = self.condition if self.num_classes is None else None
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "condition": own and dataclasses.asdict(own),
-            "learned_prior": self.learned_prior,
-        }
+        condition = dataclasses.asdict(self.condition)
+        return {**super().get_config(), "condition": condition, "learned_prior": self.learned_prior}

@@ -47,17 +47,19 @@ class IWAE(VAE):
         q, prior = self.posterior(x, *condition), self.prior(*condition)
         kl = self.regularizer(q.mean(), q.log_var, *condition)
         z, log_q = q.sample_with_log_prob(self.sampling, self.num_samples)
-        own_weights = []
+        factors = []
         if self.doubly_reparameterized:
-            z = scaled_gradient(z, own_weights)
+            z = scaled_gradient(z, factors)
             log_q = Normal(*map(ops.stop_gradient, (q.mean(), q.log_var))).log_prob(z)
         codes = ops.reshape(z, (-1, self.latent_dim))
         images, *conditions = (repeated(value, self.num_samples) for value in (x, *condition))
         log_x = self.likelihood.log_prob(self.decode(codes, *conditions), images)
         log_x, log_ratio = ops.reshape(log_x, ops.shape(log_q)), prior.log_prob(z) - log_q
-        log_w = log_x + (self.beta if training else 1.0) * log_ratio
-        own_weights.append(ops.softmax(log_w, axis=0)[..., None])
+        beta = self.beta if training else 1.0
+        log_w = log_x + beta * log_ratio
         descended, reconstruction = -log_mean_exp(log_w), -ops.mean(log_x, axis=0)
+        own_weights = ops.exp(log_w + descended) / self.num_samples  # w̃_i, which sum to 1
+        factors.append(_second_factor(own_weights, beta)[..., None])
         return {
             "loss": -log_mean_exp(log_x + log_ratio) if training else descended,
             "elbo_loss": reconstruction + ops.sum(kl, axis=-1),
@@ -86,15 +88,20 @@ def log_mean_exp(log_w):
     return ops.logsumexp(log_w, axis=0) - math.log(log_w.shape[0])
 
 
-def scaled_gradient(z, weights):
-    """z, whose gradient comes back times `weights[0]`, which may be known after z is used only.
+def _second_factor(own_weights, beta):
+    """What the gradient at z_i, w̃_i ∂log w_i/∂z_i, is multiplied by: w̃_i, the normalised weight.
 
-    With the normalised weights w̃_i of the bound, whose gradient at z_i has one factor w̃_i already,
-    this is the second factor of Σ_i w̃_i² ∂log w_i/∂z_i ∂z_i/∂φ.
+    During a warm-up q enters w_i by its power β. Then −β w̃_i ∂log q(z_i)/∂φ is what has to be
+    replaced, by −β (w̃_i − w̃_i²) ∂log w_i/∂z_i ∂z_i/∂φ, and the factor is 1 − β + β w̃_i.
     """
+    return 1.0 - beta + beta * own_weights
+
+
+def scaled_gradient(z, factors):
+    """z, whose gradient comes back times `factors[0]`, which are known only after z was used."""
 
     @ops.custom_gradient
     def identity(z):
-        return z, lambda upstream: upstream * weights[0]
+        return z, lambda upstream: upstream * factors[0]
 
     return identity(z)

@@ -1,18 +1,20 @@
-"""The vector quantised autoencoder of van den Oord et al. (2017), and the prior over its codes."""
+"""The vector quantised autoencoder of van den Oord et al. (2017)."""
 
 import json
-import math
 
 import keras
 from keras import ops
 
 from vae_tf import autoregressive, networks
+from vae_tf.engine import replicas
 from vae_tf.errors import (
     InvalidTypeError,
+    OldPriorWarning,
     check_choice,
     check_non_negative,
     check_positive_int,
     invalid,
+    warn,
 )
 from vae_tf.models.arrays import is_tensor
 from vae_tf.models.base import Model
@@ -75,6 +77,8 @@ class VQVAE(Model):
         self.commitment_cost = check_non_negative("commitment_cost", commitment_cost)
         self.quantizer = VectorQuantizer(num_embeddings, embedding_dim, codebook, decay)
         self.filters = None if filters is None else check_widths("filters", filters)
+        if self.filters == ():
+            raise invalid("filters", "one number at least", "filters=()")
         self.residual_blocks = check_positive_int("residual_blocks", residual_blocks, minimum=0)
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -83,6 +87,10 @@ class VQVAE(Model):
 
     def build(self, input_shape):
         shape = tuple(input_shape[1:])
+        if len(shape) < 2:
+            expected = "(height, width) or (height, width, channels): a VQVAE's code is a map"
+            hint = "x.reshape(-1, height, width) gives them both; a VAE takes vectors."
+            raise invalid("image_shape", expected, f"image_shape={shape}", hint)
         pixels, seeds = self.likelihood.parameter_shape(shape), self.weight_seeds
         filters = networks.filters_for(shape) if self.filters is None else self.filters
         options = self.activation, self.kernel_initializer
@@ -119,7 +127,10 @@ class VQVAE(Model):
         codes = self.quantizer.codes(z)
         z_q = self.quantizer.look_up(codes)
         if training:
-            self.quantizer.follow(z, codes, self.noise)
+            uniform = self.noise.uniform((ops.shape(x)[0], self.quantizer.num_embeddings))
+            whole = (replicas.gathered(part) for part in (ops.stop_gradient(z), codes, uniform))
+            vectors, nearest, uniform = whole
+            self.quantizer.follow(vectors, nearest, uniform[0])
         reconstruction = -self.likelihood.log_prob(self.decode(straight_through(z, z_q)), x)
         commitment = self.commitment_cost * _squares(z - ops.stop_gradient(z_q))
         terms = {"reconstruction_loss": reconstruction, "commitment_loss": commitment}
@@ -136,12 +147,35 @@ class VQVAE(Model):
             return self.quantizer.codes(self.encoder(self.to_floats(x)))
         self.assert_built("codes")
         find = lambda x: self.quantizer.codes(self.encoder(x))  # noqa: E731
-        return self._in_batches(find, x, None, batch_size)
+        return self._in_batches(find, x, None, batch_size).astype("int32")
+
+    @property
+    def num_codes(self):
+        return self.quantizer.num_embeddings
+
+    @property
+    def embeddings(self):
+        """The codes' vectors, NumPy `(num_embeddings, embedding_dim)`."""
+        return ops.convert_to_numpy(self.quantizer.embeddings)
+
+    def log_prior(self, codes):
+        """log p(k) of maps of codes `(batch, height, width)`, in nats for each, by the prior that it has."""
+        self.needs("sample_prior", "log_prior")
+        return autoregressive.log_prob(self.code_prior, codes)
+
+    def prior_to_train(self, **options):
+        """A `CodePrior` of this model, with the given arguments."""
+        from vae_tf.models.code_prior import CodePrior  # which is built upon this
+
+        return CodePrior(self, **options)
 
     def adopt(self, network):
-        """Take a trained network of codes as the prior; `VQVAE.fit` does not train it."""
-        network.trainable = False
+        """Take a network of codes as the prior, in the place of one that it has; None takes that away."""
         self._tracker.unlock()  # Keras lets a built model have no more layers
+        if self.code_prior is not None:
+            self._tracker.untrack(self.code_prior)
+        if network is not None:
+            network.trainable = False  # `VQVAE.fit` leaves it alone
         self.code_prior = network
         if self.built:
             self._tracker.lock()
@@ -151,21 +185,29 @@ class VQVAE(Model):
         return None if self.code_prior is None else self._sample_prior
 
     def _sample_prior(self, num):
-        """Codes k drawn one after another, each given those before it; their vectors z_q."""
+        """The vectors z_q of codes that are drawn from the prior."""
         height, width = self.latent_shape[:2]
-        uniform = self.noise.uniform((num, height * width))
+        uniform = ops.reshape(self.noise.uniform((num, height * width)), (-1, height, width))
+        return self.quantizer.look_up(autoregressive.draw_codes(self.code_prior, uniform))
 
-        def draw(place, codes):
-            logits = self.code_prior(ops.reshape(codes, (-1, height, width)))
-            logits = ops.reshape(logits, (-1, height * width, self.quantizer.num_embeddings))
-            share = ops.cumsum(ops.softmax(ops.take(logits, place, axis=1)), axis=-1)
-            u = ops.take(uniform, place, axis=1)[:, None] * share[:, -1:]
-            code = ops.sum(ops.cast(share < u, "int32"), axis=-1)
-            here = ops.arange(height * width) == place
-            return ops.where(here, code[:, None], codes)
+    def needs(self, capability, method):
+        if capability == "sample_prior" and self.code_prior is None:
+            expected, hint = "a VQVAE with a prior over its codes", "prior.compile(); prior.fit(x)"
+            hint = f"Train one: prior = vae_tf.CodePrior(vqvae); {hint}. vae-tf train does so by itself."
+            raise invalid(
+                "model", f"{expected}, for `{method}`", "one without", hint, InvalidTypeError
+            )
+        super().needs(capability, method)
 
-        codes = ops.fori_loop(0, height * width, draw, ops.zeros((num, height * width), "int32"))
-        return self.quantizer.look_up(ops.reshape(codes, (-1, height, width)))
+    def fit(self, *args, **kwargs):
+        """As `Model.fit`. A prior that the model has is left as it is, and a warning says so."""
+        if self.code_prior is not None:
+            warn(
+                "This VQVAE has a prior over its codes, which are about to change. When it is trained, "
+                "train the prior on: prior = vae_tf.CodePrior(vqvae); prior.compile(); prior.fit(x).",
+                OldPriorWarning,
+            )
+        return super().fit(*args, **kwargs)
 
     def get_config(self):
         prior = self.code_prior and keras.saving.serialize_keras_object(self.code_prior)
@@ -182,96 +224,6 @@ class VQVAE(Model):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_bias": self.output_bias,
             "code_prior": prior,
-        }
-
-
-@keras.saving.register_keras_serializable(package="vae_tf")
-class CodePrior(Model):
-    """p(k), a network over the code maps of a trained `VQVAE`: the second phase of its training.
-
-        loss = −log p(k) = −Σ_i log p(k_i | k_1, ..., k_{i−1}), in nats per image.
-
-    `fit` takes images. Once it is trained the VQVAE has it: `generate` draws codes from it.
-
-    Args:
-        vqvae: a trained `VQVAE`, which is left as it is but for its prior. One that it has is trained on.
-        filters, num_layers: of the gated masked convolutions.
-        seed: as for `Model`.
-
-    Raises:
-        ValueError, TypeError: an argument makes no sense; the message names it.
-
-    Example:
-        >>> prior = CodePrior(vqvae)  # doctest: +SKIP
-        >>> prior.compile()  # doctest: +SKIP
-        >>> prior.fit(x)  # doctest: +SKIP
-        >>> vqvae.generate(num=4, seed=0)  # doctest: +SKIP
-
-    Source: van den Oord et al. (2017), section 3.3; van den Oord et al. (2016), "Conditional Image
-    Generation with PixelCNN Decoders".
-    """
-
-    def __init__(self, vqvae, filters=64, num_layers=6, seed=None, **kwargs):
-        if isinstance(vqvae, dict):  # from its saved form
-            vqvae = keras.saving.deserialize_keras_object(vqvae)
-        if not isinstance(vqvae, VQVAE):
-            raise invalid("vqvae", "a VQVAE", type(vqvae).__name__, kind=InvalidTypeError)
-        super().__init__(vqvae.likelihood, seed, vqvae.binarize is not None, **kwargs)
-        self.vqvae = vqvae
-        self.filters = check_positive_int("filters", filters)
-        self.num_layers = check_positive_int("num_layers", num_layers)
-
-    def build(self, input_shape):
-        if not self.vqvae.built:
-            self.vqvae.build(input_shape)
-        if self.network is None:
-            shape, num = self.vqvae.latent_shape[:2], self.vqvae.quantizer.num_embeddings
-            options, seed = (self.filters, self.num_layers), self.weight_seeds[0]
-            self.vqvae.adopt(autoregressive.code_prior_network(shape, num, *options, seed=seed))
-        super().build(input_shape)
-
-    @property
-    def network(self):
-        """From codes to logits; None before `build`."""
-        return self.vqvae.code_prior
-
-    @property
-    def trainable_weights(self):
-        return self.network.weights if self.built else []
-
-    trainable_variables = trainable_weights
-
-    @property
-    def latent_shape(self):
-        return self.vqvae.latent_shape
-
-    def encode(self, x):
-        return self.vqvae.encode(x)
-
-    def decode(self, z):
-        return self.vqvae.decode(z)
-
-    def sample_prior(self, num):
-        return self.vqvae.sample_prior(num)
-
-    def terms(self, x, training=False):
-        """−log p(k), and the same in bits of each code."""
-        codes = self.vqvae.codes(x)
-        log_p = ops.log_softmax(self.network(codes), axis=-1)
-        chosen = ops.one_hot(codes, log_p.shape[-1])
-        nats = -ops.sum(chosen * log_p, axis=(1, 2, 3))
-        bits = nats / (math.prod(codes.shape[1:]) * math.log(2))
-        return {"loss": nats, "bits_per_code": bits}
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("likelihood", None)
-        config.pop("binarize", None)
-        return {
-            **config,
-            "vqvae": keras.saving.serialize_keras_object(self.vqvae),
-            "filters": self.filters,
-            "num_layers": self.num_layers,
         }
 
 

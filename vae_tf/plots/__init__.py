@@ -10,7 +10,7 @@ __getattr__, __dir__ = lazy.attach(
     __name__,
     {
         "image_grid": "tiles",
-        **dict.fromkeys(("extremes", "generated", "reconstruct"), "grids"),
+        **dict.fromkeys(("classes", "completions", "extremes", "generated", "reconstruct"), "grids"),
         **dict.fromkeys(("likelihood_curve", "term_label", "train_process"), "curves"),
         **dict.fromkeys(
             (
@@ -19,7 +19,9 @@ __getattr__, __dir__ = lazy.attach(
             ),
             "codes",
         ),
+        "factor_information": "factors",
+        **dict.fromkeys(("code_maps", "code_usage"), "maps"),
         "traversal": "traversals",
-        **dict.fromkeys(("PICTURES", "draw", "figures"), "pictures"),
+        **dict.fromkeys(("PICTURES", "draw", "figures", "parts_of"), "pictures"),
     },
 )  # fmt: skip

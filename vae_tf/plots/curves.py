@@ -6,41 +6,54 @@ from matplotlib.figure import Figure
 from vae_tf.engine.callbacks import OF_EPOCHS
 
 NOT_TERMS = ("step", "epoch", "loss", "beta", "gradient_norm", *OF_EPOCHS)
+ABOVE = {
+    "elbo_loss": ("−ELBO", "tab:purple"),
+    "reconstruction_loss": ("reconstruction", "tab:blue"),
+}
 SPIKE = 0.15  # of the width
 
 
 def train_process(history):
     """The loss and each of its terms against the step, on logarithmic steps.
 
-    The loss and the reconstruction stand above, every other term below, and β, if there, with it. A
-    spike does not set the scale: what goes beyond it is said in figures.
+    The loss, −ELBO where that is another, and the reconstruction stand above, every other term
+    below, and β, if there, with it. A spike does not set the scale: what goes beyond it is said in
+    figures.
 
     Args:
         history: `runs.load_history(run)` or `StepHistory.columns()`: arrays by column name; terms
             in nats per image, NaN where a row has none.
     """
     names = [name for name in history if name not in NOT_TERMS and not name.startswith("val_")]
-    below = [name for name in names if name != "reconstruction_loss"]
+    below = [name for name in names if name not in ABOVE]
     count = 2 if below or "beta" in history else 1
     figure = Figure(figsize=(9.5, 3.5 * count), layout="constrained")
     upper, *lower = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    _losses(upper, history, "total (−ELBO)" if "kl_loss" in names else "loss")
+    _losses(upper, history, _label_of_loss(names))
     for axes in lower:
         for index, name in enumerate(below):
             axes.plot(history["step"], history[name], label=term_label(name), color=f"C{index + 1}")
-        axes.set(ylabel="nats per image")
+        in_bits = below and all(name.startswith("bits_") for name in below)
+        axes.set(ylabel="bits" if in_bits else "nats per image")
         _leave_out_spikes(axes)
         _legend(axes, _plot_beta(axes, history) if "beta" in history else None)
     (lower or [upper])[-1].set(xlabel="step")
     return figure
 
 
+def _label_of_loss(names):
+    """What the loss is, by the terms beside it."""
+    if "elbo_loss" in names:
+        return "loss (−bound)"
+    return "total (−ELBO)" if "kl_loss" in names else "loss"
+
+
 def _losses(axes, history, label):
     steps = history["step"]
     axes.plot(steps, history["loss"], label=label, color="black")
-    if "reconstruction_loss" in history:
-        name = term_label("reconstruction_loss")
-        axes.plot(steps, history["reconstruction_loss"], label=name, color="tab:blue")
+    for name, (words, colour) in ABOVE.items():
+        if name in history:
+            axes.plot(steps, history[name], label=words, color=colour)
     tested = np.isfinite(history.get("val_loss", np.full(len(steps), np.nan)))
     if tested.any():
         shown = steps[tested], history["val_loss"][tested]

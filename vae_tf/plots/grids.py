@@ -28,7 +28,7 @@ def reconstruct(originals, reconstructions, columns=None, arrangement="rows"):
         title = f"{num} images: even columns (from 0) reconstructed, odd columns real"
         return show(image_grid(tiles, columns or 20), title)
     title = f"{num} images, each above its reconstruction" if num > 1 else "An image"
-    return _bands(pairs, ("original", "reconstruction"), title, columns)
+    return bands(pairs, ("original", "reconstruction"), title, columns)
 
 
 def generated(images, title="Decoded draws from the prior", columns=None):
@@ -40,7 +40,39 @@ def extremes(images, log_probs, count=20):
     """The least likely images above, the most likely below."""
     order = np.argsort(log_probs)
     chosen = np.stack([as_tiles(images[order[:count]]), as_tiles(images[order[::-1][:count]])])
-    return _bands(chosen, ("least likely", "most likely"), "The extremes of log p(x)")
+    return bands(chosen, ("least likely", "most likely"), "The extremes of log p(x)")
+
+
+def classes(rows, labels, title):
+    """A row of images for each label, which is written before it."""
+    figure = show(image_grid(np.concatenate(rows), len(rows[0])), title)
+    figure.axes[0].set_axis_on()
+    figure.axes[0].set(xticks=[], ylabel="label")
+    figure.axes[0].spines[:].set_visible(False)
+    label_rows(figure.axes[0], labels)
+    return figure
+
+
+def completions(originals, completed, given):
+    """What is given of images, the images, and what a model makes of the rest; blue is what is given.
+
+    Args:
+        originals: images `(N, H, W, C)`.
+        completed: several of each, `(several, N, H, W, C)`.
+        given: which pixels are, `(H, W)`.
+    """
+    whole, *made = (
+        np.broadcast_to(t, (*t.shape[:-1], 3)) for t in map(as_tiles, [originals, *completed])
+    )
+    known = given[..., np.newaxis]
+    first = np.where(known, _blue(whole), 0.5)
+    rows = [first, whole, *(np.where(known, _blue(tiles), tiles) for tiles in made)]
+    labels = ["given", "image", "drawn", *[""] * (len(made) - 1)]
+    return bands(np.stack(rows), labels, "The rest of images, drawn from what is given (blue)")
+
+
+def _blue(tiles):
+    return 0.7 * tiles + 0.3 * np.array([0.1, 0.45, 1.0])
 
 
 def show(grid, title):
@@ -73,7 +105,7 @@ def centres(length, count):
     return (np.arange(count) + 0.5) * (length + GAP) / count - (GAP + 1) / 2
 
 
-def _bands(kinds, labels, title, columns=None):
+def bands(kinds, labels, title, columns=None):
     """Images of several kinds, `(kinds, N, H, W, C)`, under one another in labelled rows."""
     rows, num, height, width, _ = kinds.shape
     columns = min(num, columns or square_columns(2 * num, rows * height, width))

@@ -18,10 +18,13 @@ from vae_tf.engine.monitor import ACTIVE
 from vae_tf.errors import InvalidValueError
 from vae_tf.plots.codes import encodings, label_text, latent_plane
 from vae_tf.plots.curves import train_process
-from vae_tf.plots.grids import generated, reconstruct
+from vae_tf.plots.grids import classes, completions, generated, reconstruct
+from vae_tf.plots.maps import code_maps, code_usage
 from vae_tf.plots.traversals import OF_CODES, OF_PRIOR, traversal
 
 NUM = 100  # images of a grid
+CLASSES, COLUMNS, COMPLETIONS = 20, 10, 5  # rows and columns of pictures, at most
+MAPS = 20  # images whose maps of codes are shown
 PIXELS = 2**24  # of all images of a picture, at most
 
 
@@ -29,7 +32,7 @@ PIXELS = 2**24  # of all images of a picture, at most
 class Scene:
     """What pictures are made of: a model, images `x` with labels `y` or None, a history, a seed.
 
-    split: what the images are called.
+    split: what the images are called. parts: `data.Quadrants`, where `x` and `y` are parts of images.
     """
 
     model: object
@@ -38,6 +41,7 @@ class Scene:
     history: dict | None = None
     seed: int = 0
     split: str = "test"
+    parts: object = None
 
     def few(self, num):
         """`num`, or as many images as a picture has room for: large ones are fewer."""
@@ -48,6 +52,15 @@ class Scene:
         """The numbers of some of the images, in their order."""
         num = self.few(min(NUM, len(self.x)))
         return np.sort(np.random.default_rng(self.seed).choice(len(self.x), num, replace=False))
+
+    @property
+    def labels(self):
+        """One for each image, to be shown; None where there are none, or vectors."""
+        return self.y if np.ndim(self.y) == 1 else None
+
+    def whole(self, x, condition):
+        """Images as they are to be shown: with the part that is given, where they are the rest."""
+        return x if self.parts is None else self.parts.joined(x, condition)
 
     @property
     def condition(self):
@@ -95,16 +108,22 @@ class Scene:
             total = total + ops.convert_to_numpy(posterior.kl()).sum(0)
         return total / len(self.x)
 
+    @property
+    def num_classes(self):
+        """How many labels the model is told apart; None where it is told of none, or of anything else."""
+        return self.model.condition and self.model.condition.num_classes
+
     def decode(self, z):
         """Images of codes, with the condition of the first image where there is one."""
         first = self.condition_at(self.picked[:1])
         condition = None if first is None else np.repeat(first, len(z), axis=0)
-        return self.model.decode_images(z, condition=condition)
+        return self.whole(self.model.decode_images(z, condition=condition), condition)
 
 
 def _reconstruct(scene):
     x, condition = scene.x[scene.picked], scene.condition_at(scene.picked)
-    return reconstruct(x, scene.model.reconstruct(x, condition=condition))
+    again = scene.model.reconstruct(x, condition=condition)
+    return reconstruct(*(scene.whole(images, condition) for images in (x, again)))
 
 
 def _generated(scene):
@@ -117,21 +136,51 @@ def _generated(scene):
     return generated(images, title)
 
 
+def _classes(scene):
+    """The seeds are the same in each row, and so is z, where its prior is not of the label."""
+    count = scene.model.condition.num_classes
+    labels = np.unique(np.linspace(0, count - 1, min(count, CLASSES)).round().astype(int))
+    num = scene.few(COLUMNS * len(labels)) // len(labels) or 1
+    rows = [scene.model.generate(num, seed=scene.seed, condition=label) for label in labels]
+    same = "z" if is_standard_normal(scene.prior) else "draws for z"
+    return classes(rows, labels, f"One label a row, the same {same} along a column")
+
+
+def _completions(scene):
+    chosen = scene.picked[:COLUMNS]
+    x, given = scene.x[chosen], scene.condition_at(chosen)
+    every = np.repeat(given, COMPLETIONS, axis=0)
+    made = scene.model.generate(len(every), seed=scene.seed, condition=every)
+    made = scene.whole(made, every).reshape(len(x), COMPLETIONS, *scene.parts.whole_shape)
+    return completions(scene.whole(x, given), made.swapaxes(0, 1), scene.parts.given)
+
+
 def _encodings(scene):
-    return encodings(scene.code, scene.y, f"Encodings of the {scene.split} set")
+    return encodings(scene.code, scene.labels, f"Encodings of the {scene.split} set")
 
 
 def _traversal(scene):
     """From the first image that is picked; in units of the prior, or where it is not known of the codes."""
     first = scene.picked[0]
-    label = "" if scene.y is None else f"\nlabel {label_text(scene.y[first])}"
+    label = "" if scene.labels is None else f"\nlabel {label_text(scene.labels[first])}"
     name = f"image x_{scene.split}[{first}]{label}"
-    options = {"image": scene.x[first], "name": name, "unit": OF_PRIOR, "kl": scene.kl}
+    image = scene.whole(scene.x[[first]], scene.condition_at([first]))[0]
+    options = {"image": image, "name": name, "unit": OF_PRIOR, "kl": scene.kl}
     if scene.kl is not None:
         options["active"] = scene.code.var(axis=0) > ACTIVE
     if not is_standard_normal(scene.prior):
         options |= {"centre": scene.code.mean(0), "scale": scene.code.std(0), "unit": OF_CODES}
     return traversal(scene.decode, scene.code[first], rows=scene.few(220) // 11 or 1, **options)
+
+
+def _code_maps(scene):
+    x = scene.x[scene.picked[:MAPS]]
+    images = scene.model.reconstruct(x)
+    return code_maps(x, scene.model.codes(x), images, scene.model.embeddings)
+
+
+def _code_usage(scene):
+    return code_usage(scene.model.codes(scene.x), scene.model.num_codes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +194,9 @@ class Picture:
 
 PICTURES = (
     Picture("reconstruct", lambda s: True, _reconstruct),
-    Picture("generated", lambda s: s.has_draws, _generated),
+    Picture("generated", lambda s: s.has_draws and s.parts is None, _generated),
+    Picture("classes", lambda s: s.has_draws and s.num_classes, _classes),
+    Picture("completions", lambda s: s.has_draws and s.parts is not None, _completions),
     Picture("train_process", lambda s: s.history is not None, lambda s: train_process(s.history)),
     Picture(
         "latent_plane",
@@ -153,11 +204,13 @@ PICTURES = (
         lambda s: latent_plane(s.decode, math.isqrt(s.few(400))),
     ),
     Picture("traversal", lambda s: s.code_dim not in (0, 2) and s.has_draws, _traversal),
+    Picture("code_maps", lambda s: s.model.codes is not None, _code_maps),
+    Picture("code_usage", lambda s: s.model.codes is not None, _code_usage),
     Picture("encodings", lambda s: s.code_dim > 1, _encodings),
 )
 
 
-def figures(model, x, y=None, history=None, seed=0, only=None, split="test"):
+def figures(model, x, y=None, history=None, seed=0, only=None, split="test", parts=None):
     """Every picture that applies to a model, its images and its history: `Figure`s by name.
 
     Args:
@@ -167,13 +220,19 @@ def figures(model, x, y=None, history=None, seed=0, only=None, split="test"):
         seed: picks the images and the draws from the prior.
         only: names from `PICTURES`; by default all.
         split: what the images are called.
+        parts: the `data.Quadrants` that `x` and `y` are of; None for whole images.
     """
-    scene = Scene(model, x, y, history, seed, split)
+    scene = Scene(model, x, y, history, seed, split, parts)
     rows = [row for row in PICTURES if only is None or row.name in only]
     return {row.name: row.figure(scene) for row in rows if row.needs(scene)}
 
 
-def draw(path, model, images, history, seed=0):
+def parts_of(images):
+    """`images` where they are parts of images, given ones and the rest; None of whole ones."""
+    return images if hasattr(images, "joined") else None
+
+
+def draw(path, model, images, history, seed=0, only=None):
     """Write the pictures of a run into its directory.
 
     Args:
@@ -182,12 +241,14 @@ def draw(path, model, images, history, seed=0):
         images: its `data.Images`.
         history: its `runs.load_history`.
         seed: picks the test images and the draws from the prior.
+        only: names from `PICTURES`; by default all.
 
     Returns:
         The paths written.
     """
-    paths = []
-    for name, figure in figures(model, images.x_test, images.y_test, history, seed).items():
+    paths, parts = [], parts_of(images)
+    made = figures(model, images.x_test, images.y_test, history, seed, only, parts=parts)
+    for name, figure in made.items():
         paths.append(pathlib.Path(path) / f"{name}.png")
         with files.aside(paths[-1]) as scratch:
             figure.savefig(scratch, dpi=120)

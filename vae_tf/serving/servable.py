@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_tf.export import c_api
-from vae_tf.export.graph import call, serve_graph, signature_defs
+from vae_tf.export.graph import call, failed_assertion, serve_graph, signature_defs
 from vae_tf.export.operations import has_loops, operation_problems
 from vae_tf.export.warmup import inputs_of, warmup_requests
 from vae_tf.serving.status import ServingError, invalid_argument
@@ -59,6 +59,8 @@ class Servable:
         try:
             results = self.functions[signature](**tensors)
         except tf.errors.OpError as error:
+            if words := failed_assertion(error):  # the model's own, of what it was asked
+                raise invalid_argument(words) from error
             log.error("signature %r failed: %s", signature, error)
             message = f"The model failed on this request ({type(error).__name__})."
             raise ServingError("INTERNAL", message) from error

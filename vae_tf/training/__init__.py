@@ -1,7 +1,7 @@
 """Training from a configuration to a run directory.
 
 `config.py`: what can be asked for. `plan.py`: the numbers that follow from it and from the data.
-`fit.py`: training itself. `runs.py`: the run directory.
+`fit.py`: training itself, `phase.py`: of one model. `runs.py`: the run directory.
 """
 
 from vae_tf import lazy
@@ -9,7 +9,8 @@ from vae_tf import lazy
 _MODULE_OF = {
     **dict.fromkeys(("RECIPES", "Recipe", "TrainConfig"), "config"),
     **dict.fromkeys(("Plan", "prepare", "prepare_resume"), "plan"),
-    **dict.fromkeys(("callbacks", "train"), "fit"),
+    "callbacks": "phase",
+    "train": "fit",
     **dict.fromkeys(("load_history", "load_run"), "runs"),
 }
 __all__ = [*_MODULE_OF]

@@ -45,7 +45,7 @@ RECIPES = {
 
 
 # Options that a model's constructor does not take: callbacks do, or the second phase.
-_OF_TRAINING = {"kl_warmup", "beta", "free_bits", "prior_steps", "prior_filters", "prior_layers"}
+_OF_TRAINING = {"quadrants", "kl_warmup", "beta", "free_bits", "prior_steps", "prior_filters", "prior_layers"}
 
 
 def _fraction(name, value):
@@ -176,7 +176,7 @@ class TrainConfig(ModelFields):
         """Dense networks have no filters, and convolutional ones no hidden units."""
         if self.model == "vqvae":
             return  # it is convolutional always
-        for name, network in (("hidden_units", "dense"), ("filters", "conv")):
+        for name, network in (("hidden_units", "dense"), ("quadrants", "dense"), ("filters", "conv")):
             if getattr(self, name) is not None and self.network != network:
                 received = f"{name}={getattr(self, name)} with network={self.network!r}"
                 raise invalid(name, f"it with network={network!r} alone", received)
@@ -200,6 +200,11 @@ class TrainConfig(ModelFields):
         if self.model == "betavae":
             given["beta"] = self.beta
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def of_the_prior(self):
+        """The arguments of the prior that a second phase trains."""
+        return {"filters": self.prior_filters, "num_layers": self.prior_layers, "seed": self.seed}
 
     @property
     def final_beta(self):

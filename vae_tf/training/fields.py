@@ -7,8 +7,14 @@ has an argument of the same name.
 import dataclasses
 import functools
 
-from vae_tf.data import BINARIZE
-from vae_tf.errors import InvalidTypeError, check_non_negative, check_positive_int, invalid
+from vae_tf.data import BINARIZE, QUADRANTS
+from vae_tf.errors import (
+    InvalidTypeError,
+    check_choice,
+    check_non_negative,
+    check_positive_int,
+    invalid,
+)
 from vae_tf.options import integers, option
 
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic")
@@ -87,7 +93,8 @@ class DataFields:
 
     dataset: str = option(
         "digits",
-        "'digits' (8×8, no download) or an image data set of tensorflow-datasets, such as mnist",
+        "'digits' (8×8), 'sprites' (32×32, known factors), neither downloaded, or an image data set of "
+        "tensorflow-datasets, such as mnist",
         metavar="NAME",
         check=_name,
         group="source",
@@ -173,7 +180,7 @@ class ModelFields(DataFields):
         parse=int,
         metavar="STEPS",
         check=at_least_0,
-        default_text="the recipe's",
+        default_text="the recipe's; 0 for betavae",
         needs=_KL,
     )
     beta: float | None = option(
@@ -220,6 +227,15 @@ class ModelFields(DataFields):
     learned_prior: bool = option(
         False, "a network of the label gives p(z|y), in the place of N(0, I)", needs=_CONDITIONAL
     )
+    quadrants: int | None = option(
+        None,
+        "predict the rest of an image from 1, 2 or 3 of its quadrants, in the place of labels, with "
+        "--learned-prior",
+        parse=int,
+        metavar="1|2|3",
+        check=lambda name, value: check_choice(name, check_positive_int(name, value), QUADRANTS),
+        needs=_CONDITIONAL,
+    )
     num_samples: int = option(
         5, "draws k of the bound", parse=int, metavar="K", check=check_positive_int, needs=_IWAE
     )
@@ -264,6 +280,14 @@ class ModelFields(DataFields):
         "ema",
         "how the codebook learns: by moving averages, or by a loss",
         choices=("ema", "loss"),
+        needs=_VQ,
+    )
+    residual_blocks: int = option(
+        2,
+        "residual blocks of the encoder, and of the decoder",
+        parse=int,
+        metavar="N",
+        check=at_least_0,
         needs=_VQ,
     )
     prior_steps: int | None = option(

@@ -1,32 +1,21 @@
-"""Training: the model of a plan, its callbacks, and the run directory that it leaves."""
+"""Training: the model of a plan, its phases, and the run directory that they leave."""
 
 import contextlib
 import dataclasses
 import shutil
-import time
 
 import keras
 
 import vae_tf
 from vae_tf import data, files
-from vae_tf.engine.callbacks import (
-    FreeBits,
-    Interruption,
-    KLWarmup,
-    StepHistory,
-    StopAt,
-)
-from vae_tf.engine.checkpoints import BestModel, Checkpoints
-from vae_tf.engine.monitor import LatentMonitor
+from vae_tf.engine.checkpoints import save_model
 from vae_tf.errors import InvalidTypeError, InvalidValueError, invalid
 from vae_tf.models.base import Model
 from vae_tf.training import runs
 from vae_tf.training.config import TrainConfig
 from vae_tf.training.fields import MODELS
+from vae_tf.training.phase import Phase
 from vae_tf.training.plan import prepare
-from vae_tf.training.progress import Progress, in_order
-
-EVALUATIONS = 20  # while a run trains, at most
 
 
 def train(plan, progress=True, model=None, finish=None):
@@ -59,35 +48,19 @@ def train(plan, progress=True, model=None, finish=None):
         plan = prepare(plan, getattr(model, "value_range", None))
     model = _of_plan(plan) if model is None else _own(plan, model)
     record = runs.describe(plan) | {"model": type(model).__name__}
-    monitor, history, *_ = hooks = _hooks(plan, model)
-    train_data, held_data = _pair(model, plan.watched, "train"), _pair(model, plan.watched, "test")
+    if model.prior_to_train is not None:
+        record["prior"] = {"steps": plan.of_prior.steps}
+    phases = _phases(plan, model)
     _begin(plan, record)
     with files.locked(plan.path), _checkpoints_named(plan):
         files.remove_scratch(plan.path)
         runs.write_record(plan.path, record | {"status": "training"})
-        start = time.perf_counter()
-        status = _trained(plan, model, record, (train_data, held_data), hooks, progress)
-        record |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
-        record |= {"trained_steps": model.steps_made}
         try:
-            return _finish(plan, model, record, history, monitor, finish)
-        except KeyboardInterrupt:
-            words = f"The training is kept: vae-tf train --resume {plan.path} goes on from there."
-            raise KeyboardInterrupt(words) from None
-
-
-def callbacks(steps, warmup_steps=0, beta=1.0, free_bits=0.0, model=None):
-    """The callbacks of a recipe: the monitor and the history, which takes what the monitor adds.
-
-    Args:
-        steps: when to stop.
-        warmup_steps, beta: of `KLWarmup`.
-        free_bits: of `FreeBits`.
-        model: a schedule is left out where the model has no such setting; None stands for a VAE.
-    """
-    schedules = {"beta": KLWarmup(warmup_steps, beta), "free_bits": FreeBits(free_bits)}
-    fitting = [hook for name, hook in schedules.items() if model is None or hasattr(model, name)]
-    return [LatentMonitor(), StepHistory(), *fitting, StopAt(steps)]
+            status = _first_phase(phases[0], progress)
+            return _finish(phases, status, record, progress, finish)
+        except FloatingPointError as error:
+            runs.write_record(plan.path, record | {"status": f"diverged: {error}"})
+            raise
 
 
 # The model.
@@ -102,7 +75,10 @@ def _of_plan(plan):
         raise invalid("model", expected, "none", hint)
     keras.utils.set_random_seed(config.seed)
     given = config.of_the_model
-    if config.model == "conditionalvae":
+    if config.quadrants is not None:
+        shape = plan.images.y_train.shape[1:]
+        given |= {"condition": vae_tf.Condition("given", shape, "float32"), "learned_prior": True}
+    elif config.model == "conditionalvae":
         given["num_classes"] = data.num_classes(plan.images)
     model = getattr(vae_tf, name)(
         **given,
@@ -120,7 +96,12 @@ def _own(plan, model):
         received = type(model).__name__
         raise invalid("model", "a vae_tf.Model", received, kind=InvalidTypeError)
     settings = {"kl_warmup": "beta", "beta": "beta", "free_bits": "free_bits"}
-    taken = {name for name, setting in settings.items() if hasattr(model, setting)}
+    settings |= dict.fromkeys(("prior_steps", "prior_filters", "prior_layers"), "prior_to_train")
+    taken = {
+        name for name, setting in settings.items() if getattr(model, setting, None) is not None
+    }
+    if type(model).__name__ == MODELS[plan.config.model]:
+        taken.add("model")
     for field in dataclasses.fields(TrainConfig):
         name, value = field.name, getattr(plan.config, field.name)
         of_models = field.metadata["needs"] or name in ("model", "likelihood", "activation")
@@ -141,18 +122,19 @@ def _ready(plan, model):
     return model
 
 
-def _pair(model, images, part):
-    """`(x, y)` of a part of the images; y is None for a model without a condition."""
-    x, y = getattr(images, f"x_{part}"), getattr(images, f"y_{part}")
-    if model.condition is None:
-        return x, None
-    if y is None:
-        expected = f"images with labels, which {type(model).__name__} is conditioned on"
-        raise invalid("data", expected, f"no labels of the {part} images of {images.name!r}")
-    return x, y
-
-
 # Training.
+
+
+def _phases(plan, model):
+    """That of the model itself, and that of its prior where it has one to train; both are made at once.
+
+    So what is wrong with the second, such as its size, shows before the first.
+    """
+    if model.prior_to_train is None:
+        return [Phase(plan, model)]
+    of_prior = plan.of_prior
+    prior = _ready(of_prior, model.prior_to_train(**plan.config.of_the_prior))
+    return [Phase(plan, model), Phase(of_prior, prior, "prior")]
 
 
 @contextlib.contextmanager
@@ -189,64 +171,17 @@ def _begin(plan, record):
         raise invalid("run", expected, received, "Give another name.") from error
 
 
-def _hooks(plan, model):
-    """The callbacks of a plan, the two that record first."""
-    config = plan.config
-    hooks = callbacks(plan.steps, plan.warmup_steps, config.final_beta, config.free_bits, model)
-    hooks.append(BestModel(plan.path / "best.keras"))
-    if config.early_stopping:
-        hooks.append(keras.callbacks.EarlyStopping("val_loss", patience=config.early_stopping))
-    if config.tensorboard:
-        hooks.append(keras.callbacks.TensorBoard(plan.path / "tensorboard", write_graph=False))
-    return [*hooks, Checkpoints(plan.path / "checkpoints", config.checkpoint_every)]
-
-
-def _trained(plan, model, record, data, hooks, progress):
-    """Train; the status in which that ends."""
-    _, history, *_ = hooks
+def _first_phase(phase, progress):
+    """Train the model itself; the status in which that ends."""
     try:
-        _fit(plan, model, *data, hooks, progress)
+        return phase.fit(progress)
     except KeyboardInterrupt:
-        return _interrupted(plan, model, history, hooks[-1].saved_step)
-    except FloatingPointError as error:
-        runs.write_record(plan.path, record | {"status": f"diverged: {error}"})
-        raise
-    except (InvalidValueError, InvalidTypeError):
-        if not history.rows:
-            _remove(plan)
-        raise
-    return "completed"
-
-
-def _fit(plan, model, train_data, held_data, hooks, progress):
-    interruption = Interruption(begun=plan.resume, save=hooks[-1].save)
-    every = 1 if plan.config.early_stopping else max(1, -(-plan.epochs // EVALUATIONS))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interruption.installed())
-        if progress:
-            hooks = [*hooks, bar := Progress(plan.steps, plan.batch_size)]
-            stack.callback(bar.stop)
-        model.fit(
-            *train_data,
-            batch_size=plan.batch_size,
-            epochs=plan.epochs,
-            verbose=0,
-            validation_data=held_data[0] if held_data[1] is None else held_data,
-            validation_freq=every,
-            callbacks=[*hooks, interruption],
-        )
-
-
-def _interrupted(plan, model, history, saved_step):
-    """The status of a training that Ctrl-C ended; again an interrupt where nothing is to be kept."""
-    if not history.rows:
-        _remove(plan)
+        _remove(phase.plan)
         raise KeyboardInterrupt("Nothing was saved: training had not begun.") from None
-    history.on_train_end()
-    status = f"interrupted after {model.steps_made} of {plan.steps} steps"
-    if saved_step == model.steps_made:
-        return status
-    return f"{status}, at once: its last checkpoint is of step {saved_step}"
+    except (InvalidValueError, InvalidTypeError):
+        if not phase.history.rows:
+            _remove(phase.plan)
+        raise
 
 
 def _remove(plan):
@@ -255,19 +190,22 @@ def _remove(plan):
         shutil.rmtree(plan.path)
 
 
-def _finish(plan, model, record, history, monitor, finish):
-    """Save the model and its record, and evaluate a training that was completed."""
-    completed = record["status"] == "completed"
-    if completed and plan.config.early_stopping:
-        known = {type(model).__name__: type(model)}
-        model = keras.models.load_model(plan.path / "best.keras", custom_objects=known)
-        record |= {"best_step": model.steps_made}
-    runs.save(plan.path, model, history.rows, monitor.rows)
-    if completed:
-        test = _pair(model, plan.images, "test")
-        options = {"batch_size": plan.batch_size, "verbose": 0, "return_dict": True}
-        record |= {"test": in_order(model, model.evaluate(*test, **options))}
-        if finish is not None:
+def _finish(phases, status, record, progress, finish):
+    """Keep what the first phase came to, train the prior where there is one to train, and save both."""
+    first, *others = phases
+    path, model = first.plan.path, first.model
+    try:
+        record |= first.kept(status)
+        save_model(path / "model.keras", model)
+        for second in others if status == "completed" else ():
+            status = second.fit(progress)
+            record["prior"] |= second.kept(status)
+            save_model(path / "model.keras", model)
+        record["status"] = status
+        if status == "completed" and finish is not None:
             finish()
-    runs.write_record(plan.path, record)  # last: a run that counts as completed has all its files
-    return record | {"path": str(plan.path)}
+        runs.write_record(path, record)  # last: what counts as completed has all its files
+    except KeyboardInterrupt:
+        words = f"The training is kept: vae-tf train --resume {path} goes on from there."
+        raise KeyboardInterrupt(words) from None
+    return record | {"path": str(path)}

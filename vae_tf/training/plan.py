@@ -44,8 +44,16 @@ class Plan:
 
     @property
     def warmup_steps(self):
-        given = self.config.kl_warmup
-        return round(self.recipe.warmup * self.steps) if given is None else given
+        if self.config.kl_warmup is not None:
+            return self.config.kl_warmup
+        constant = self.config.model == "betavae"  # Higgins et al. hold β
+        return 0 if constant else round(self.recipe.warmup * self.steps)
+
+    @property
+    def of_prior(self):
+        """The plan of the second phase, of a model that has one: the same for other steps, in `prior/`."""
+        steps = self.config.prior_steps or self.steps
+        return dataclasses.replace(self, path=self.path / "prior", steps=steps, resume=True)
 
     def optimizer(self):
         """The recipe's optimizer, for this many steps at this rate."""
@@ -69,8 +77,11 @@ def prepare(config, value_range=None):
     images = data.load(config.dataset, config.data, config.resize, config.background, value_range)
     if config.binarize == "fixed":
         images = data.binarize(images)
-    classes = data.class_names(images) if config.model == "conditionalvae" else None
+    labelled = config.model == "conditionalvae" and config.quadrants is None
+    classes = data.class_names(images) if labelled else None
     images = data.numbered(images, classes)
+    if config.quadrants is not None:
+        images = data.with_quadrants(images, config.quadrants)
     path = path or check_new_path("run", _free_path(images.name, config))
     return _settle(config, images, path, classes=classes)
 
@@ -149,5 +160,6 @@ def _free_path(name, config):
     """`runs/<data>_<model>_<recipe>_z<latent_dim>`, with a number behind it where that exists."""
     name = re.sub(r"[/\\:]", "_", name)
     model = "" if config.model == "vae" else f"_{config.model}"
-    stem = f"{name}{model}_{config.recipe}_{config.code_name}"
+    given = "" if config.quadrants is None else f"_q{config.quadrants}"
+    stem = f"{name}{model}{given}_{config.recipe}_{config.code_name}"
     return files.free_path(pathlib.Path("runs") / stem)

@@ -28,23 +28,26 @@ class Progress(keras.callbacks.Callback):
         steps: how many steps there are to be.
         batch_size: images in a step.
         stream: where to write, by default standard error.
+        name: of the phase, if there are two.
     """
 
     transient = True  # nothing of it belongs in a checkpoint
 
-    def __init__(self, steps, batch_size, stream=None):
+    def __init__(self, steps, batch_size, stream=None, name=""):
         super().__init__()
-        self.steps, self.batch_size = steps, batch_size
+        self.steps, self.batch_size, self.prefix = steps, batch_size, f"{name}: " if name else ""
         self._console = rich.console.Console(file=stream or sys.stderr)
         self._bar, self._tenth, self._first, self._drawn = None, -1, None, 0.0
         self._names, self._recent = (), collections.deque(maxlen=RECENT)
 
     def on_train_begin(self, logs=None):
+        if self.model.steps_made >= self.steps:  # this phase was over before an interruption
+            return
         words = "Compiling the training loop ..."
         if not self._console.is_terminal:
-            self._print(words)
+            self._print(self.prefix + words)
             return
-        columns = ["step {task.completed}/{task.total}", rich.progress.BarColumn(20)]
+        columns = [self.prefix + "step {task.completed}/{task.total}", rich.progress.BarColumn(20)]
         columns += [rich.progress.TextColumn("{task.fields[words]}", markup=False)]
         # It is drawn between executions, and not by a thread of its own.
         self._bar = rich.progress.Progress(*columns, console=self._console, auto_refresh=False)
@@ -69,7 +72,7 @@ class Progress(keras.callbacks.Callback):
             self._draw(step, words, now)
         elif (tenth := 10 * step // self.steps) > self._tenth:
             self._tenth = tenth
-            self._print(f"step {step}/{self.steps}  {words}")
+            self._print(f"{self.prefix}step {step}/{self.steps}  {words}")
 
     def on_train_end(self, logs=None):
         self.stop()

@@ -31,7 +31,22 @@ class Needed(typing.TypedDict):
     steps: int
 
 
-class Record(Needed, total=False):
+class Found(typing.TypedDict, total=False):
+    """What came of a phase of the training."""
+
+    seconds: float
+    trained_steps: int
+    best_step: int
+    test: dict[str, float]
+
+
+class Prior(Found, total=False):
+    """The second phase of a training, where there is one."""
+
+    steps: int
+
+
+class Record(Needed, Found, total=False):
     """What not every version writes, or not at every moment."""
 
     batch_size: int
@@ -41,10 +56,7 @@ class Record(Needed, total=False):
     classes: list[str]
     model: str
     status: str
-    seconds: float
-    trained_steps: int
-    best_step: int
-    test: dict[str, float]
+    prior: Prior
 
 
 def check_record(file, record):

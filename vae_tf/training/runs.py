@@ -1,7 +1,8 @@
 """The run directory: what `train` leaves, and what `plot`, `evaluate` and `export` read.
 
 `config.json` (what was asked, on which data, with which versions, and what came of it),
-`model.keras`, `best.keras`, `history.csv`, `latent.csv`, `checkpoints/`, and the pictures.
+`model.keras`, `best.keras`, `history.csv`, `latent.csv`, `checkpoints/`, and the pictures. Where a prior
+is trained in a second phase, `prior/` has the history, the checkpoints and the best state of that.
 """
 
 import csv
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from vae_tf import __version__, data, files
 from vae_tf.engine.callbacks import as_columns
-from vae_tf.engine.checkpoints import save_model
+from vae_tf.engine.checkpoints import checkpoint_paths
 from vae_tf.errors import invalid
 from vae_tf.files import free_path  # noqa: F401
 from vae_tf.models.base import Model
@@ -92,7 +93,7 @@ def load_images(record):
     """
     images = load_like(record, record["config"]["dataset"], record["config"]["data"])
     if record["config"].get("binarize") == "fixed":
-        images = data.binarize(images)
+        images = in_parts(record, data.binarize(images))
     found = fingerprint(images)
     for what, key in (("images", "sha256"), ("labels", "labels_sha256")):
         now, then = found.get(key), record["data"].get(key)  # earlier runs noted no labels
@@ -113,7 +114,14 @@ def load_like(record, dataset, path):
     config = record["config"]
     how = {name: config.get(name) for name in ("resize", "background")}
     images = data.load(dataset, path, **how, value_range=data.ANY_VALUE)
-    return data.numbered(images, record.get("classes"))
+    images = data.numbered(images, record.get("classes"))
+    return images if config.get("binarize") == "fixed" else in_parts(record, images)
+
+
+def in_parts(record, images):
+    """Images as a run with `--quadrants` has them; what is given is binary where the run's images are."""
+    num = record["config"].get("quadrants")
+    return images if num is None else data.with_quadrants(images, num)
 
 
 def load_history(path):
@@ -125,19 +133,24 @@ def load_history(path):
         return as_columns(list(csv.DictReader(file)))
 
 
+def last_checkpoint(path):
+    """The newest checkpoint of a run's last phase; None where there is none."""
+    folders = (pathlib.Path(path) / "prior", pathlib.Path(path))
+    found = [file for folder in folders for file in checkpoint_paths(folder / "checkpoints")]
+    return found[0] if found else None
+
+
 # Writing.
 
 
-def save(path, model, rows, latent_rows):
-    """Write the model, its history, and what each latent dimension carried in each epoch.
+def save_history(path, rows, latent_rows):
+    """Write the history of a training, and what each latent dimension carried in each epoch.
 
     Args:
-        path: the run directory.
-        model: the trained model.
+        path: where to.
         rows: of `StepHistory`.
         latent_rows: of `LatentMonitor`; without any, no `latent.csv` is written.
     """
-    save_model(path / "model.keras", model)
     _write_csv(path / "history.csv", rows)
     if latent_rows:
         _write_csv(path / "latent.csv", [_latent_row(row) for row in latent_rows])
@@ -202,7 +215,10 @@ def fingerprint(images):
         digest.update(np.ascontiguousarray(images.x_val))
         counts = {"val": len(images.x_val)}
     labels = [images.y_train, images.y_test, images.y_val]
-    if any(y is not None for y in labels):  # as text: the same whatever their type
+    if np.ndim(images.y_train) == 2:  # what is given of the images
+        given = b"".join(np.ascontiguousarray(y).tobytes() for y in labels if y is not None)
+        counts["labels_sha256"] = hashlib.sha256(given).hexdigest()
+    elif any(y is not None for y in labels):  # as text: the same whatever their type
         text = json.dumps([None if y is None else [str(label) for label in y] for y in labels])
         counts["labels_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     return {
