@@ -120,6 +120,7 @@ def vqvae(**kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_bits_per_code(dtype):
     """−log₂ p of a map, divided by its places; below what the codes' own frequencies take."""
@@ -139,6 +140,7 @@ def test_bits_per_code(dtype):
     np.testing.assert_array_equal(images[:1], model.generate(1, seed=3))
 
 
+@pytest.mark.slow
 def test_eager_training_is_that_of_the_loop():
     losses = []
     model = vqvae()

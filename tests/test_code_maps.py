@@ -129,7 +129,9 @@ def test_a_prior_is_shown_by_name_while_it_trains(capsys):
     vqvae.build((None, 8, 8, 1))
     prior = CodePrior(vqvae, filters=4, num_layers=1, seed=0)
     prior.compile(keras.optimizers.Adam(0.01))
-    prior.fit(blobs(20)[..., None], batch_size=10, verbose=0, callbacks=[Progress(2, 10, name="prior")])
+    prior.fit(
+        blobs(20)[..., None], batch_size=10, verbose=0, callbacks=[Progress(2, 10, name="prior")]
+    )
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "prior: Compiling the training loop ..."
     assert lines[-1].startswith("prior: step 2/2  loss ")

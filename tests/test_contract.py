@@ -39,7 +39,9 @@ from vae_tf.export.verify import verify
 from vae_tf.serving import Client
 from vae_tf.serving.server import EmbeddedServer
 
-pytestmark = pytest.mark.filterwarnings("ignore:This VQVAE has a prior")  # that it has is asked of each
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This VQVAE has a prior"
+)  # that it has is asked of each
 
 VAE_TERMS = {"loss", "reconstruction_loss", "kl_loss"}
 
@@ -234,6 +236,7 @@ for folder in pathlib.Path(sys.argv[1]).iterdir():
 """
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_in_a_fresh_process(tmp_path):
     """Each gives the same there, and trains on as the one that was never saved."""
     models = {name: compiled(case) for name, case in CASES.items()}

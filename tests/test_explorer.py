@@ -310,7 +310,7 @@ def test_seeds_that_are_not_exact_are_not_asked_for(visit, colour):
     before = len(asked(page))
     for wrong in (str(2**53), "-1", "1.5", ""):
         page.fill("#first", wrong)
-        page.click("text=Draw")
+        page.get_by_role("button", name="Draw", exact=True).click()
         assert page.locator("#first").evaluate("box => !box.validity.valid")
     assert len(asked(page)) == before
 
@@ -406,7 +406,9 @@ def test_maps_of_codes_are_drawn_from_seeds(has_prior, visit, tmp_path):
         page = visit(f"http://{started.rest_address}", wait=False)
         if not has_prior:
             words = playwright.expect(page.get_by_role("alert"))
-            words.to_contain_text("maps, (4, 4, 4), which this page draws from seeds; and it has no")
+            words.to_contain_text(
+                "maps, (4, 4, 4), which this page draws from seeds; and it has no"
+            )
             return
         playwright.expect(page.locator("#grid button")).to_have_count(64)
         playwright.expect(page.locator("#drawn")).to_contain_text("seeds 0 to 63")
@@ -451,7 +453,7 @@ def test_a_server_that_stops_and_comes_back(visit, plane):
         f"No answer from http://127.0.0.1:{port}/v1/models/vae"
     )
     playwright.expect(words).to_contain_text("--rest_api_enable_cors_support=true")
-    page.click("text=Draw")
+    page.get_by_role("button", name="Draw", exact=True).click()
     page.wait_for_timeout(100)
     with serve(plane.path.parent, port):
         page.keyboard.press("Tab")
@@ -467,7 +469,7 @@ def test_what_a_stopping_server_refused_is_asked_again(visit, plane):
     answer = {"status": 503, "json": {"error": "The server is stopping; ask again."}}
     page.route("**:predict", lambda route: route.fulfill(**answer))
     page.locator("#first").fill("5")
-    page.click("text=Draw")
+    page.get_by_role("button", name="Draw", exact=True).click()
     words = page.get_by_role("alert")
     playwright.expect(words).to_contain_text("The server is stopping")
     page.unroute("**:predict")

@@ -200,6 +200,7 @@ def test_the_warm_up_is_the_constructors_until_a_callback_sets_another(tmp_path)
     assert float(model.beta) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(dtype):
     x = blobs(60) > 100

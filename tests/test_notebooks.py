@@ -14,12 +14,20 @@ from helpers import REPOSITORY
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+SLOW = {"03_the_family"}  # it trains nine models
 IMAGES = {"01_vae": 11}  # at least so many pictures; one in a notebook that is not named here
 LARGEST = 1_500_000  # bytes
 PATH_OF_A_MACHINE = re.compile(r"site-packages|(?<![\w.])/(home|root|tmp|usr|var|work|Users)/")
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        for path in NOTEBOOKS
+    ],
+    ids=lambda path: path.stem,
+)
 def path(request):
     return request.param
 

@@ -29,6 +29,7 @@ def test_its_lines_run(tmp_path):
     assert out.split("\n")[-2] == "(16, 8, 8, 1)"
 
 
+@pytest.mark.slow
 def test_it_is_a_distribution_of_images():
     """Σ_x p(x) over all images of three binary pixels is 1, each p(x) by importance sampling.
 

@@ -99,6 +99,7 @@ def test_a_finished_training_is_not_repeated_and_more_epochs_are_another_call(tm
         fit(tmp_path, epochs=5, jit_compile=False)
 
 
+@pytest.mark.slow
 def test_the_last_few_are_kept(tmp_path):
     fit(tmp_path, jit_compile=False)
     names = [path.name for path in checkpoints.checkpoint_paths(tmp_path)]

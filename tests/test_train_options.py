@@ -264,3 +264,30 @@ def test_the_warm_up_is_the_recipes_but_a_beta_vae_holds_its_weight():
     assert warmup() == warmup(model="iwae") == 30
     assert warmup(recipe="original") == warmup(model="betavae") == 0
     assert warmup(model="betavae", kl_warmup=7) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"capacity": 5, "beta": 2.0}, "beta"),
+        ({"capacity": 5, "kl_warmup": 10}, "kl_warmup"),
+        ({"gamma": 3.0}, "gamma"),
+        ({"capacity_steps": 3}, "capacity_steps"),
+    ],
+)
+def test_a_capacity_has_no_weight_and_a_weight_no_capacity(options, name):
+    with pytest.raises(ValueError, match=f"'{name}'.*capacity"):
+        training.TrainConfig(model="betavae", **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "model"),
+    [
+        ({"num_samples": 3}, "vae"), ({"latent_dim": 3}, "vqvae"), ({"codebook": "loss"}, "iwae"),
+        ({"latent_dims": (3, 2)}, "vae"), ({"beta": 2.0}, "vqvae"), ({"network": "conv"}, "hierarchicalvae"),
+    ],
+)  # fmt: skip
+def test_an_option_that_a_model_does_not_have_is_refused_with_those_that_have_it(option, model):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"'{name}': expected it with model=.* alone.*{model}"):
+        training.TrainConfig(model=model, **option)

@@ -140,6 +140,7 @@ def test_eager_steps_are_those_of_the_loop():
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_short_floats_keep_a_full_codebook(dtype):
     model = small(dtype=dtype)

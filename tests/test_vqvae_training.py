@@ -24,7 +24,13 @@ from vae_tf.training import (
 )
 
 PRIOR = {"prior_steps": 8, "prior_filters": 8, "prior_layers": 2}
-EARLY = {"steps": None, "epochs": 30, "early_stopping": 1, "prior_steps": 200}
+EARLY = {
+    "steps": None,
+    "epochs": 12,
+    "early_stopping": 1,
+    "prior_steps": 42,
+    "checkpoint_every": 14,
+}
 
 
 def config(folder, **kwargs):
@@ -75,7 +81,7 @@ def killed(request, tmp_path_factory):
 
     with before_each_change(copy):
         record = fresh(folder, **request.param)
-    return record, folder / "run", copies
+    return record, folder / "run", [(phase_of(copy), copy) for copy in copies]
 
 
 def both(run):
@@ -147,15 +153,15 @@ def check(run, copies):
 @pytest.mark.parametrize("phase", ["model", "between", "prior", "finishing"])
 def test_killed_in_each_phase_and_resumed_is_uninterrupted(phase, killed):
     _, run, copies = killed
-    chosen = [copy for copy in copies if phase_of(copy) == phase]
+    chosen = [copy for found, copy in copies if found == phase]
     check(run, [chosen[len(chosen) // 2]])
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment(killed):
     _, run, copies = killed
-    assert {phase_of(copy) for copy in copies} == {"model", "between", "prior", "finishing"}
-    check(run, copies)
+    assert {phase for phase, _ in copies} == {"model", "between", "prior", "finishing"}
+    check(run, [copy for _, copy in copies])
 
 
 def interrupting(monkeypatch, error, at=7):
@@ -170,6 +176,7 @@ def interrupting(monkeypatch, error, at=7):
     monkeypatch.setattr(StepHistory, "on_steps_end", look)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_second_phase_saves_what_there_is(killed, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupting(patch, KeyboardInterrupt)

@@ -112,7 +112,10 @@ def _announce(plan):
     if plan.classes is not None:
         names = ", ".join(f"{number} {name}" for number, name in enumerate(plan.classes))
         print(f"Labels by number: {names}")
-    print(f"{images.name}: {counts}{held}\n{how}, recipe {plan.config.recipe}, into {plan.path}", flush=True)
+    print(
+        f"{images.name}: {counts}{held}\n{how}, recipe {plan.config.recipe}, into {plan.path}",
+        flush=True,
+    )
     if plan.config.binarize != "dynamic" and (words := _outside_the_support(plan)):
         print(words, flush=True)
 

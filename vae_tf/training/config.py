@@ -6,7 +6,7 @@ To add an option: a field here or in `fields.py`, the place that uses it, and a 
 import dataclasses
 
 from vae_tf.data import ANY_VALUE, HOLD_OUT
-from vae_tf.errors import check_positive_int, invalid
+from vae_tf.errors import as_typed, check_positive_int, invalid
 from vae_tf.options import check_fields, option
 from vae_tf.training.fields import ModelFields, above_0, at_least_0
 
@@ -45,7 +45,15 @@ RECIPES = {
 
 
 # Options that a model's constructor does not take: callbacks do, or the second phase.
-_OF_TRAINING = {"quadrants", "kl_warmup", "beta", "free_bits", "prior_steps", "prior_filters", "prior_layers"}
+_OF_TRAINING = {
+    "quadrants",
+    "kl_warmup",
+    "beta",
+    "free_bits",
+    "prior_steps",
+    "prior_filters",
+    "prior_layers",
+}
 
 
 def _fraction(name, value):
@@ -166,17 +174,27 @@ class TrainConfig(ModelFields):
             received = f"steps={self.steps}, epochs={self.epochs}"
             raise invalid("steps", "either steps or epochs", received)
         self._check_network()
-        if self.capacity is not None:
-            for name in ("beta", "kl_warmup", "free_bits"):
-                if getattr(self, name):
-                    received = f"capacity={self.capacity}, {name}={getattr(self, name)}"
-                    raise invalid("capacity", f"either capacity or {name}", received)
+        self._check_capacity()
+
+    def _check_capacity(self):
+        """A KL that is held at a capacity has no weight; one that is not has nothing else."""
+        held = self.capacity is not None
+        for name in ("beta", "kl_warmup") if held else ("gamma", "capacity_steps"):
+            value = getattr(self, name)
+            if value not in (None, type(self).__dataclass_fields__[name].default):
+                expected = f"none with {as_typed('capacity', self.capacity)}"
+                expected = expected if held else "it with a capacity alone"
+                raise invalid(name, expected, as_typed(name, value))
 
     def _check_network(self):
         """Dense networks have no filters, and convolutional ones no hidden units."""
         if self.model == "vqvae":
             return  # it is convolutional always
-        for name, network in (("hidden_units", "dense"), ("quadrants", "dense"), ("filters", "conv")):
+        for name, network in (
+            ("hidden_units", "dense"),
+            ("quadrants", "dense"),
+            ("filters", "conv"),
+        ):
             if getattr(self, name) is not None and self.network != network:
                 received = f"{name}={getattr(self, name)} with network={self.network!r}"
                 raise invalid(name, f"it with network={network!r} alone", received)

@@ -208,12 +208,13 @@ class ModelFields(DataFields):
         check=check_non_negative,
         needs=_BETA,
     )
-    capacity_steps: int = option(
-        100_000,
+    capacity_steps: int | None = option(
+        None,
         "steps in which the capacity rises from 0",
         parse=int,
         metavar="N",
         check=check_positive_int,
+        default_text="all",
         needs=_BETA,
     )
     gamma: float = option(

@@ -80,6 +80,8 @@ def _of_plan(plan):
         given |= {"condition": vae_tf.Condition("given", shape, "float32"), "learned_prior": True}
     elif config.model == "conditionalvae":
         given["num_classes"] = data.num_classes(plan.images)
+    if config.capacity is not None:
+        given.setdefault("capacity_steps", plan.steps)
     model = getattr(vae_tf, name)(
         **given,
         binarize=config.binarize == "dynamic",
