@@ -21,9 +21,8 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
-from keras import layers
+from classifier import classifier
 
 from vae_tf import TrainConfig, load_run, train
 from vae_tf.errors import GreyValuesWarning
@@ -95,33 +94,11 @@ def bounds(model, parts):
 
 def labels(folder, model, images):
     """How many samples the classifier gives the label that they were asked for."""
-    classifier, asked = trained_classifier(folder, images), np.repeat(np.arange(10), 1000)
+    judge, accuracy = classifier(images, folder / "classifier.keras")
+    asked = np.repeat(np.arange(10), 1000)
     made = model.generate(len(asked), seed=0, label=asked)
-    return {
-        "named": share(classifier, 255 * made, asked),
-        "classifier": share(classifier, images.x_test, images.y_test),
-    }
-
-
-def share(classifier, x, y):
-    return float((classifier.predict(x, batch_size=500, verbose=0).argmax(axis=1) == y).mean())
-
-
-def trained_classifier(folder, images):
-    """A small convolutional network; two minutes on 2 cores."""
-    path = folder / "classifier.keras"
-    if path.exists():
-        return keras.models.load_model(path)
-    keras.utils.set_random_seed(0)
-    stack = [keras.Input((28, 28, 1)), layers.Rescaling(1 / 255)]
-    stack += [layers.Conv2D(n, 3, 2, "same", activation="relu") for n in (32, 64)]
-    stack += [layers.Flatten(), layers.Dropout(0.3), layers.Dense(128, "relu")]
-    model = keras.Sequential([*stack, layers.Dropout(0.3), layers.Dense(10)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, jit_compile=True, steps_per_execution=50)
-    model.fit(images.x_train, images.y_train, batch_size=100, epochs=4, verbose=0)
-    model.save(path)
-    return model
+    named = judge.predict(made, batch_size=500, verbose=0).argmax(axis=1) == asked
+    return {"named": float(named.mean()), "classifier": accuracy}
 
 
 if __name__ == "__main__":

@@ -118,8 +118,15 @@ def test_a_decoder_of_ones_own_is_left_as_it_is():
         np.testing.assert_array_equal(weight, value)
 
 
-@pytest.mark.parametrize("network", ["dense", "conv"])
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize(
+    ("network", "likelihood"),
+    [
+        ("dense", "bernoulli"),
+        ("conv", "gaussian"),
+        pytest.param("dense", "gaussian", marks=pytest.mark.slow),
+        pytest.param("conv", "bernoulli", marks=pytest.mark.slow),
+    ],
+)
 def test_generated_pictures_are_as_bright_as_those_trained_on(network, likelihood):
     x = light_pictures(200, 16)
     vae = VAE(likelihood=likelihood, network=network, seed=0)

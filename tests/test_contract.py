@@ -152,7 +152,13 @@ class Trained:
     before: dict
 
 
-@pytest.fixture(scope="module", params=CASES)
+SLOW = {"BetaVAE"}  # its code is a VAE's but for the objective, which `test_beta` looks at
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES],
+)
 def trained(request):
     case = CASES[request.param]
     model = compiled(case)

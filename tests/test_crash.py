@@ -173,7 +173,8 @@ def failing(at, code, count):
     return before_each_change(look)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_a_full_disk_names_the_file_and_the_run_goes_on(code, tmp_path):
     changes, expected = [], None
     save_images(tmp_path)

@@ -96,6 +96,7 @@ def test_batch_size_learning_rate_epochs_and_warm_up_move_the_loss():
     assert len({round(value, 3) for value in losses}) == len(losses), losses
 
 
+@pytest.mark.slow
 def test_save_and_reload_in_a_fresh_process(tmp_path):
     model, x = small_vae(jit_compile=False, activation="gelu"), blobs()
     model.fit(x, epochs=2, verbose=0)

@@ -197,6 +197,7 @@ def test_ctrl_c_in_the_second_phase_saves_what_there_is(killed, tmp_path, monkey
         assert all(found[name] == expected[name] for name in found if name != "config.json")
 
 
+@pytest.mark.slow
 def test_a_prior_that_diverges_leaves_the_model_and_names_its_own_checkpoint(tmp_path, monkeypatch):
     interrupting(monkeypatch, FloatingPointError("At step 8, loss is nan."), at=8)
     with pytest.raises(FloatingPointError):
