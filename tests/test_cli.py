@@ -22,6 +22,8 @@ from PIL import Image
 from vae_tf import cli, plots, training
 from vae_tf.training import runs
 
+pytestmark = pytest.mark.xla  # as in a shell, with which some of the tests compare
+
 COMMAND = str(pathlib.Path(sysconfig.get_path("scripts")) / "vae-tf")
 SMALL = ("--hidden-units", "16", "--latent-dim", "2")
 FILES = {"config.json", "model.keras", "history.csv"}
