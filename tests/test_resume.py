@@ -122,6 +122,7 @@ def test_a_damaged_checkpoint_is_known_by_its_checksum(damage, tmp_path):
         checkpoints.read(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     whole, _, _ = fit(tmp_path / "whole", jit_compile=False)
     with pytest.raises(RuntimeError):

@@ -166,6 +166,7 @@ def test_early_stopping_loads_the_best_of_a_class_that_keras_is_not_told_of(imag
         load_run(images.parent / "run")
 
 
+@pytest.mark.slow
 def test_a_model_with_a_condition_is_given_the_labels(images):
     losses = {}
     for name, labels in (("true", np.arange(100) % 3), ("same", np.zeros(100, int))):

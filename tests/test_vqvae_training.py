@@ -212,6 +212,7 @@ def test_a_prior_that_diverges_leaves_the_model_and_names_its_own_checkpoint(tmp
         vqvae.generate(1)
 
 
+@pytest.mark.slow
 def test_the_options_of_the_prior_go_to_a_model_of_ones_own(tmp_path):
     asked = config(tmp_path, prior_steps=3, prior_filters=5, steps=3)
     vqvae = model()
