@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import blobs
+from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from small_models import Autoencoder, Labelled, TwoLayers
 from training_helpers import small_vae, states
 
@@ -100,6 +101,16 @@ def test_progress_bars_end_at_the_number_of_their_batches(capsys, monkeypatch):
         check(5)
         model.predict(X, batch_size=5, verbose=1)
         check(6)
+
+
+def test_an_iterator_that_is_handed_over_for_each_validation_stays_as_it_is():
+    iterator = TFEpochIterator(
+        x=X, batch_size=2, steps_per_execution=7, distribute_strategy=tf.distribute.get_strategy()
+    )
+    model = small_vae(jit_compile=False)
+    for _ in range(2000):  # one for each epoch of a `fit`
+        model._maybe_symbolic_build(iterator=iterator)
+    assert [steps[:2] for steps in iterator] == [(0, 6), (7, 13), (14, 14)]
 
 
 def summary_of(model):

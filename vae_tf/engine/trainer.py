@@ -1,6 +1,7 @@
 """`compile`, `fit`, `evaluate` and `predict` of every model, as Keras has them."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -276,8 +277,11 @@ class Trainer(StepModel):
 
 
 def _end_with_the_epoch(iterator):
-    """Let the number of an execution's last step be at most that of the epoch's last."""
-    each = iterator._enumerate_iterator
+    """Let the number of an execution's last step be at most that of the epoch's last.
+
+    Keras hands over one iterator for every validation of a `fit`: the class's own is what is wrapped.
+    """
+    each = functools.partial(type(iterator)._enumerate_iterator, iterator)
 
     def bounded():
         for first, last, data in each():
