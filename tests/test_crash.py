@@ -113,23 +113,30 @@ def whole(run):
     return tuple((str(path), path.read_bytes()) for path in paths if path.name != files.LOCK)
 
 
+@contextlib.contextmanager
+def kills(run, tmp_path_factory):
+    """Copies of a run as each kill at another moment of the block would leave it."""
+    copies, seen = [], []
+
+    def copy(_):
+        if run.exists() and (now := whole(run)) not in seen:
+            seen.append(now)
+            copies.append(tmp_path_factory.mktemp("killed") / "run")
+            shutil.copytree(run, copies[-1])
+
+    with before_each_change(copy):
+        yield copies
+
+
 EARLY = {"steps": None, "epochs": 30, "early_stopping": 1, "checkpoint_every": 14}
 
 
 @pytest.fixture(scope="module", params=[{}, EARLY], ids=["steps", "early_stopping"])
 def killed(request, tmp_path_factory):
     """What a run leaves, and the disk as each kill at another moment leaves it."""
-    folder, copies, seen = tmp_path_factory.mktemp("whole"), [], []
-
-    def copy(_):
-        run = folder / "run"
-        if run.exists() and (now := whole(run)) not in seen:
-            seen.append(now)
-            copies.append(tmp_path_factory.mktemp("killed") / "run")
-            shutil.copytree(run, copies[-1])
-
+    folder = tmp_path_factory.mktemp("whole")
     save_images(folder)
-    with before_each_change(copy):
+    with kills(folder / "run", tmp_path_factory) as copies:
         record = fresh(folder, **request.param)
     if request.param:
         assert record["trained_steps"] < 30 * 7, "it did not stop early"

@@ -1,12 +1,10 @@
 """The two phases of a VQVAE's training, in a run and in Python; each goes on where it was interrupted."""
 
-import shutil
-
 import keras
 import numpy as np
 import pytest
 from helpers import blobs
-from test_crash import before_each_change, contents, finished_with, whole
+from test_crash import contents, finished_with, kills
 
 from vae_tf import VQVAE, CodePrior, StepHistory
 from vae_tf.autoregressive import log_prob
@@ -70,16 +68,8 @@ def resumed(run):
 )
 def killed(request, tmp_path_factory):
     """What a run records and leaves, and the disk as each kill at another moment leaves it."""
-    folder, copies, seen = tmp_path_factory.mktemp("whole"), [], []
-
-    def copy(_):
-        run = folder / "run"
-        if run.exists() and (now := whole(run)) not in seen:
-            seen.append(now)
-            copies.append(tmp_path_factory.mktemp("killed") / "run")
-            shutil.copytree(run, copies[-1])
-
-    with before_each_change(copy):
+    folder = tmp_path_factory.mktemp("whole")
+    with kills(folder / "run", tmp_path_factory) as copies:
         record = fresh(folder, **request.param)
     return record, folder / "run", [(phase_of(copy), copy) for copy in copies]
 

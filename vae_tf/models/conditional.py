@@ -108,7 +108,7 @@ class ConditionalVAE(VAE):
         """p(z|y)."""
         if self.learned_prior:
             return Normal(*self.prior_network(self._rows(y)))
-        return Normal(ops.zeros((1, self.latent_dim)), ops.zeros((1, self.latent_dim)))
+        return super().prior(y)
 
     def terms(self, x, y, training=False):
         """−ELBO and its terms; where the prior is learned, without those that are compared with N(0, I)."""

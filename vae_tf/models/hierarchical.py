@@ -86,9 +86,7 @@ class HierarchicalVAE(KLSchedule, Model):
         for number, (size, widths) in enumerate(zip(sizes, self.hidden_units, strict=True), 1):
             name = f"encoder_{number}"
             encoder = networks.dense_encoder(below, size, widths, *options, next(seeds), name)
-            hidden = encoder.layers[
-                len(widths) + 1
-            ].output  # on which the ladder's next layer stands
+            hidden = encoder.layers[len(widths) + 1].output  # the ladder's next layer stands on it
             outputs = [hidden, *encoder.outputs] if ladder else encoder.outputs
             self.encoders.append(keras.Model(encoder.input, outputs, name=name))
             below = hidden.shape[1:] if ladder else (size,)
@@ -116,7 +114,7 @@ class HierarchicalVAE(KLSchedule, Model):
         """`(q, p, z, log q(z))` of each layer, from the bottom.
 
         Args:
-            x: images, `(batch, ...)`.
+            x: images, `(1, batch, ...)`.
             draw: from q, a `Normal`, to z and log q(z).
         """
         return (self._ladder if self.inference == "ladder" else self._plain)(x, draw)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from vae_tf import autoregressive, networks
+from vae_tf.distributions.numerics import sum_over_pixels
 from vae_tf.engine import replicas
 from vae_tf.errors import (
     InvalidTypeError,
@@ -132,10 +133,10 @@ class VQVAE(Model):
             vectors, nearest, uniform = whole
             self.quantizer.follow(vectors, nearest, uniform[0])
         reconstruction = -self.likelihood.log_prob(self.decode(straight_through(z, z_q)), x)
-        commitment = self.commitment_cost * _squares(z - ops.stop_gradient(z_q))
+        commitment = self.commitment_cost * sum_over_pixels(ops.square(z - ops.stop_gradient(z_q)))
         terms = {"reconstruction_loss": reconstruction, "commitment_loss": commitment}
         if self.quantizer.codebook == "loss":
-            terms["codebook_loss"] = _squares(ops.stop_gradient(z) - z_q)
+            terms["codebook_loss"] = sum_over_pixels(ops.square(ops.stop_gradient(z) - z_q))
         usage = ops.mean(ops.one_hot(codes, self.quantizer.num_embeddings), axis=(1, 2))
         return {"loss": sum(terms.values()), **terms, "code_usage": usage}
 
@@ -225,8 +226,3 @@ class VQVAE(Model):
             "output_bias": self.output_bias,
             "code_prior": prior,
         }
-
-
-def _squares(difference):
-    """Squares summed over all but the batch."""
-    return ops.sum(ops.square(difference), axis=tuple(range(1, len(difference.shape))))
