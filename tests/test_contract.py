@@ -24,12 +24,16 @@ from vae_tf import (
     IWAE,
     VAE,
     VQVAE,
+    Autoencoder,
     BetaVAE,
     Checkpoints,
     CodePrior,
     ConditionalVAE,
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
     HierarchicalVAE,
     Images,
+    SparseAutoencoder,
     StepHistory,
     evaluation,
     plots,
@@ -109,6 +113,22 @@ CASES = {
         vqvae_with_prior, {"loss", "reconstruction_loss", "commitment_loss"},
         bound=False, by_dimension=False,
     ),
+    "Autoencoder": Case(
+        lambda **kw: Autoencoder(3, (16,), weight_decay=1e-4, **kw),
+        {"loss", "reconstruction_loss", "regularization_loss"}, bound=False, draws=False, by_dimension=False,
+    ),
+    "DenoisingAutoencoder": Case(
+        lambda **kw: DenoisingAutoencoder(3, (16,), corruption_level=0.1, **kw),
+        {"loss", "reconstruction_loss"}, bound=False, draws=False, by_dimension=False,
+    ),
+    "SparseAutoencoder": Case(
+        lambda **kw: SparseAutoencoder(8, (16,), **kw),
+        {"loss", "reconstruction_loss", "code_activity"}, bound=False, draws=False, by_dimension=False,
+    ),
+    "ContractiveAutoencoder": Case(
+        lambda **kw: ContractiveAutoencoder(3, (16,), penalty_weight=0.01, jacobian="projections", **kw),
+        {"loss", "reconstruction_loss", "contraction"}, bound=False, draws=False, by_dimension=False,
+    ),
 }  # fmt: skip
 
 
@@ -152,7 +172,7 @@ class Trained:
     before: dict
 
 
-SLOW = {"BetaVAE"}  # its code is a VAE's but for the objective, which `test_beta` looks at
+SLOW = {"BetaVAE", "Autoencoder", "SparseAutoencoder"}  # they differ from others in the objective alone
 
 
 @pytest.fixture(

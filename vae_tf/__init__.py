@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     **dict.fromkeys(("Images", "check_images", "load"), "data"),
     **dict.fromkeys(("Binarize", "Noise", "Sampling"), "layers"),
+    **dict.fromkeys(("AdditiveGaussian", "Masking", "SaltAndPepper"), "corruptions"),
     **dict.fromkeys(("conv_decoder", "conv_encoder", "dense_decoder", "dense_encoder"), "networks"),
     **dict.fromkeys(
         ("Bernoulli", "ContinuousBernoulli", "DiscretizedLogistic", "Gaussian"), "likelihoods"
@@ -31,6 +32,9 @@ _MODULE_OF = {
     "IWAE": "models.iwae",
     "HierarchicalVAE": "models.hierarchical",
     "VQVAE": "models.vqvae",
+    **dict.fromkeys(("Autoencoder", "DenoisingAutoencoder"), "models.autoencoder"),
+    "SparseAutoencoder": "models.sparse",
+    "ContractiveAutoencoder": "models.contractive",
     "CodePrior": "models.code_prior",
     "VectorQuantizer": "quantizer",
     **dict.fromkeys(("TrainConfig", "load_run", "train"), "training"),
@@ -48,6 +52,7 @@ __all__ = [*_MODULE_OF]
 # What a model is made of, each of which imports Keras.
 _PARTS = {
     "autoregressive",
+    "corruptions",
     "distributions",
     "layers",
     "likelihoods",

@@ -20,6 +20,8 @@ def dense_encoder(
     kernel_initializer="he_uniform",
     seed=None,
     name="encoder",
+    heads=("z_mean", "log_var"),
+    head_activation=None,
 ):
     """x -> Dense layers -> (z_mean, z_log_var): the parameters of q(z|x) = N(μ, diag σ²).
 
@@ -31,10 +33,12 @@ def dense_encoder(
         kernel_initializer: of the hidden layers, any Keras initializer; the last one's is Glorot's.
         seed: fixes the initial weights.
         name: of the model, and before those of its layers where it is another.
+        heads: names of the outputs; `("code",)` for an encoder without a distribution.
+        head_activation: of the outputs.
 
     Returns:
-        A `keras.Model` from `(batch, *image_shape)`, float in [0, 1], to two tensors of shape
-        `(batch, latent_dim)`.
+        A `keras.Model` from `(batch, *image_shape)`, float in [0, 1], to a tensor of shape
+        `(batch, latent_dim)` for each of the heads.
     """
     seeds, prefix = seeds_of(seed), "" if name == "encoder" else f"{name}_"
     inputs = keras.Input(tuple(image_shape), name="x")
@@ -42,7 +46,8 @@ def dense_encoder(
     for index, units in enumerate(hidden_units):
         kernel = with_seed(kernel_initializer, seeds)
         hidden = _dense(units, activation, f"{prefix}hidden_{index}", kernel)(hidden)
-    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds, prefix), name=name)
+    outputs = _heads(hidden, latent_dim, seeds, heads, head_activation, prefix)
+    return keras.Model(inputs, outputs, name=name)
 
 
 def dense_decoder(
@@ -81,6 +86,8 @@ def conv_encoder(
     activation="relu",
     kernel_initializer="he_uniform",
     seed=None,
+    heads=("z_mean", "log_var"),
+    head_activation=None,
 ):
     """x -> 3×3 convolutions of stride 2 -> (z_mean, z_log_var).
 
@@ -107,7 +114,8 @@ def conv_encoder(
     inputs = keras.Input(tuple(image_shape), name="x")
     hidden = _halved(inputs, image_shape, filters, activation, kernel_initializer, seeds)
     hidden = layers.Flatten(name="flatten")(hidden)
-    return keras.Model(inputs, _mean_and_log_var(hidden, latent_dim, seeds), name="encoder")
+    outputs = _heads(hidden, latent_dim, seeds, heads, head_activation)
+    return keras.Model(inputs, outputs, name="encoder")
 
 
 def conv_decoder(
@@ -294,11 +302,11 @@ def _residual(hidden, blocks, activation, kernel_initializer, seeds, prefix=""):
     return hidden
 
 
-def _mean_and_log_var(hidden, latent_dim, seeds, prefix=""):
-    """The two outputs of an encoder, from one matrix product."""
-    name = f"{prefix}z_mean_and_log_var"
-    both = _dense(2 * latent_dim, None, name, with_seed(LAST, seeds))(hidden)
-    return ops.split(both, 2, axis=-1)
+def _heads(hidden, latent_dim, seeds, names, activation, prefix=""):
+    """The outputs of an encoder, from one matrix product; one alone is no list."""
+    name, units = f"{prefix}{'_and_'.join(names)}", len(names) * latent_dim
+    together = _dense(units, activation, name, with_seed(LAST, seeds))(hidden)
+    return ops.split(together, len(names), axis=-1) if len(names) > 1 else together
 
 
 def _dense(units, activation, name, kernel):

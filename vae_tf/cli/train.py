@@ -125,6 +125,8 @@ def _outside_the_support(plan):
     from vae_tf.data import some
     from vae_tf.likelihoods import get_likelihood
 
+    if "likelihood" not in plan.config.of_the_model:  # it states none
+        return None
     support = get_likelihood(plan.config.likelihood).support
     if support.contains(some(plan.images.x_train)):
         return None
@@ -140,9 +142,9 @@ def _outside_the_support(plan):
 def _summary(record, path, model, pictures):
     """The figures of the test set, and where everything is."""
     name = "Test loss" if model.log_weights is None else "Test −ELBO"
-    print(f"\n{_figures(name, record)}")
+    print(f"\n{_figures(name, record, model.unit)}")
     if "prior" in record:
-        print(_figures("Its prior's loss", record["prior"]))
+        print(_figures("Its prior's loss", record["prior"], "nats"))
     print()
     names = ("config.json", "model.keras", "best.keras", "history.csv", "latent.csv")
     names += ("prior/history.csv",)
@@ -151,20 +153,20 @@ def _summary(record, path, model, pictures):
             print(f"  {file}")
     print(f"\nNext: look at {path / 'reconstruct.png'}, then")
     told = model.condition
-    if told is None or told.num_classes:
+    if model.sample_prior is not None and (told is None or told.num_classes):
         label = "" if told is None else " --label 0"
         print(f"  vae-tf generate {path}{label} --num 64 --out grid.png")
     print(f"  vae-tf evaluate {path}\n  vae-tf export {path}")
 
 
-def _figures(name, found):
+def _figures(name, found, unit):
     """The terms on the test images, and how long it took; `found` is of a phase of the training."""
     from vae_tf.plots import term_label
 
     terms, shown = dict(found["test"]), "loss"
     if "elbo_loss" in terms:  # the loss is another bound
         shown, terms["loss (−bound)"] = "elbo_loss", terms.pop("loss")
-    lines = [f"{name:16}  {terms.pop(shown):8.2f} nats per image"]
+    lines = [f"{name:16}  {terms.pop(shown):8.2f} {unit} per image"]
     lines += [f"  {term_label(term):14}  {value:8.2f}" for term, value in terms.items()]
     best = f", the best after {found['best_step']}" if "best_step" in found else ""
     lines.append(f"after {found['trained_steps']} steps in {found['seconds']:.0f} s{best}")

@@ -50,6 +50,7 @@ class Model(ArrayCalls, KerasCalls, Trainer):
             fixed noise, where it is evaluated: the field's dynamic binarisation.
     """
 
+    unit = "nats"  # of the loss
     condition = None
     _building = False
     begin = None  # begin(x): called by `fit` before the first step, with training images as floats in NumPy

@@ -8,7 +8,8 @@ from vae_tf.distributions import Normal
 from vae_tf.errors import check_choice, check_positive_int, invalid
 from vae_tf.models.base import Model
 from vae_tf.models.schedule import KLSchedule
-from vae_tf.models.vae import OUTPUT_BIAS, check_widths, repeated
+from vae_tf.models.two_networks import OUTPUT_BIAS, check_widths
+from vae_tf.models.vae import repeated
 
 INFERENCES = ("ladder", "plain")
 

@@ -1,22 +1,18 @@
 """The variational autoencoder of Kingma & Welling (2014)."""
 
 import keras
-import numpy as np
 from keras import ops
 
-from vae_tf import networks, random
+from vae_tf import random
 from vae_tf.distributions import Normal
-from vae_tf.errors import InvalidTypeError, check_choice, check_positive_int, invalid
+from vae_tf.errors import check_positive_int, invalid
 from vae_tf.layers import Sampling
-from vae_tf.models.base import Model
 from vae_tf.models.schedule import KLSchedule
-
-NETWORKS = ("dense", "conv")
-OUTPUT_BIAS = ("mean", "zeros")
+from vae_tf.models.two_networks import TwoNetworks
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
-class VAE(KLSchedule, Model):
+class VAE(KLSchedule, TwoNetworks):
     """A variational autoencoder: q(z|x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x|z) a likelihood.
 
     Training minimises the negative evidence lower bound, in nats per image,
@@ -60,6 +56,8 @@ class VAE(KLSchedule, Model):
     Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", equation 10.
     """
 
+    heads = ("z_mean", "log_var")
+
     def __init__(
         self,
         latent_dim=10,
@@ -76,60 +74,20 @@ class VAE(KLSchedule, Model):
         output_bias="mean",
         **kwargs,
     ):
-        super().__init__(likelihood, seed, binarize, **kwargs)
-        self.latent_dim = check_positive_int("latent_dim", latent_dim)
-        self.hidden_units = check_widths("hidden_units", hidden_units)
-        self.activation = keras.activations.get(activation)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.network = check_choice("network", network, NETWORKS)
-        self.filters = None if filters is None else check_widths("filters", filters)
-        self.output_bias = check_choice("output_bias", output_bias, OUTPUT_BIAS)
-        self.encoder, self.decoder = _network(encoder), _network(decoder)
-        self._given = {"encoder": encoder is not None, "decoder": decoder is not None}
+        networks = encoder, decoder
+        super().__init__(
+            latent_dim, hidden_units, activation, kernel_initializer, network, filters, *networks,
+            output_bias, likelihood=likelihood, seed=seed, binarize=binarize, **kwargs,
+        )  # fmt: skip
         self.sampling = Sampling(seed=random.child_seeds(self.seed, 3)[2], name="sampling")
         self.add_schedule()
         self.free_bits = self.add_setting("free_bits", 0.0)
-
-    def build(self, input_shape):
-        shape = tuple(input_shape[1:])
-        pixels, seeds = self.likelihood.parameter_shape(shape), self.weight_seeds
-        seen, told = self.network_inputs(shape)
-        make_encoder, make_decoder = {
-            "dense": (networks.dense_encoder, networks.dense_decoder),
-            "conv": (networks.conv_encoder, networks.conv_decoder),
-        }[self.network]
-        filters = networks.filters_for(shape) if self.filters is None else self.filters
-        widths = self.hidden_units if self.network == "dense" else filters
-        if self.encoder is None:
-            initializer = self.kernel_initializer
-            self.encoder = make_encoder(
-                seen, self.latent_dim, widths, self.activation, initializer, seeds[0]
-            )
-        if self.decoder is None:
-            self.decoder = make_decoder(told, pixels, widths[::-1], self.activation, seed=seeds[1])
-        code = (self.latent_dim,)
-        _check_network("encoder", self.encoder, seen, [code, code])
-        _check_network("decoder", self.decoder, (told,), pixels)
-        super().build(input_shape)
-
-    def network_inputs(self, image_shape):
-        """The shape of what the encoder is given for an image, and the length of what the decoder is."""
-        return image_shape, self.latent_dim
-
-    def begin(self, x):
-        """The output begins at the images' mean; a decoder of the user's own is left as it is."""
-        if self.output_bias == "mean" and not self._given["decoder"]:
-            networks.begin_at_mean(self.decoder, self.likelihood, x)
 
     # The model's parts.
 
     def encode(self, x, *condition):
         """q(z|x): `(z_mean, z_log_var)`, each of shape `(batch, latent_dim)`."""
         return tuple(self.encoder(x))
-
-    def decode(self, z, *condition):
-        """p(x|z): its parameters (logits for a Bernoulli), for z `(batch, latent_dim)`."""
-        return self.decoder(z)
 
     def posterior(self, x, *condition):
         """q(z|x) = N(μ(x), diag σ²(x))."""
@@ -217,27 +175,6 @@ class VAE(KLSchedule, Model):
         log_p = self.likelihood.log_prob(self.decode(codes, *condition), x)
         return ops.reshape(log_p, ops.shape(log_q)) + prior.log_prob(z) - log_q
 
-    # Saving.
-
-    def quantize(self, *args, **kwargs):
-        """As in Keras; the networks are then saved as they are."""
-        super().quantize(*args, **kwargs)
-        self._given = dict.fromkeys(self._given, True)
-
-    def get_config(self):
-        given = {name: getattr(self, name) for name, given in self._given.items() if given}
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "hidden_units": list(self.hidden_units),
-            "activation": keras.activations.serialize(self.activation),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "network": self.network,
-            "output_bias": self.output_bias,
-            "filters": self.filters and list(self.filters),
-            **{name: keras.saving.serialize_keras_object(net) for name, net in given.items()},
-        }
-
 
 def carried(z_mean, z_log_var, kl):
     """The terms of which `LatentMonitor` tells what each latent dimension carries."""
@@ -253,37 +190,3 @@ def repeated(value, num):
     """A batch `num` times after one another, `(num·batch, ...)`: one for each of `num` samples."""
     shape = ops.shape(value)
     return ops.reshape(ops.broadcast_to(value, (num, *shape)), (-1, *shape[1:]))
-
-
-def check_widths(argument, widths):
-    """Return widths of layers as a tuple of positive ints, or say what is wrong with them."""
-    if isinstance(widths, (int, np.integer)):
-        widths = (widths,)
-    if isinstance(widths, str) or not hasattr(widths, "__iter__"):
-        raise invalid(
-            argument,
-            "a sequence of positive integers, such as (512, 384, 256)",
-            f"{argument}={widths!r}",
-            "() gives a linear model." if argument == "hidden_units" else "",
-            kind=InvalidTypeError,
-        )
-    return tuple(check_positive_int(argument, units) for units in widths)
-
-
-def _network(network):
-    """A user's network: as it is, or from its saved form."""
-    return keras.saving.deserialize_keras_object(network) if isinstance(network, dict) else network
-
-
-def _check_network(argument, network, shape, expected):
-    """Raise unless a network takes rows of `shape`, and gives rows of the shapes `expected`."""
-    rows = keras.KerasTensor((None, *shape), "float32")
-    try:
-        outputs = keras.tree.map_structure(lambda tensor: tuple(tensor.shape[1:]), network(rows))
-    except (ValueError, TypeError) as error:
-        raise invalid(
-            argument, f"a network that takes rows of shape {shape}", f"one that does not: {error}"
-        ) from error
-    outputs = list(outputs) if isinstance(expected, list) else outputs
-    if outputs != expected:
-        raise invalid(argument, f"a network that gives rows of shape {expected}", outputs)

@@ -19,7 +19,7 @@ from vae_tf.errors import (
 )
 from vae_tf.models.arrays import is_tensor
 from vae_tf.models.base import Model
-from vae_tf.models.vae import OUTPUT_BIAS, check_widths
+from vae_tf.models.two_networks import OUTPUT_BIAS, check_widths
 from vae_tf.quantizer import VectorQuantizer, straight_through
 
 

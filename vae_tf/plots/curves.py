@@ -13,7 +13,7 @@ ABOVE = {
 SPIKE = 0.15  # of the width
 
 
-def train_process(history):
+def train_process(history, unit="nats"):
     """The loss and each of its terms against the step, on logarithmic steps.
 
     The loss, −ELBO where that is another, and the reconstruction stand above, every other term
@@ -23,18 +23,19 @@ def train_process(history):
     Args:
         history: `runs.load_history(run)` or `StepHistory.columns()`: arrays by column name; terms
             in nats per image, NaN where a row has none.
+        unit: of the loss, where it is another.
     """
     names = [name for name in history if name not in NOT_TERMS and not name.startswith("val_")]
     below = [name for name in names if name not in ABOVE]
     count = 2 if below or "beta" in history else 1
     figure = Figure(figsize=(9.5, 3.5 * count), layout="constrained")
     upper, *lower = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    _losses(upper, history, _label_of_loss(names))
+    _losses(upper, history, _label_of_loss(names), unit)
     for axes in lower:
         for index, name in enumerate(below):
             axes.plot(history["step"], history[name], label=term_label(name), color=f"C{index + 1}")
         in_bits = below and all(name.startswith("bits_") for name in below)
-        axes.set(ylabel="bits" if in_bits else "nats per image")
+        axes.set(ylabel="bits" if in_bits else f"{unit} per image")
         _leave_out_spikes(axes)
         _legend(axes, _plot_beta(axes, history) if "beta" in history else None)
     (lower or [upper])[-1].set(xlabel="step")
@@ -48,7 +49,7 @@ def _label_of_loss(names):
     return "total (−ELBO)" if "kl_loss" in names else "loss"
 
 
-def _losses(axes, history, label):
+def _losses(axes, history, label, unit):
     steps = history["step"]
     axes.plot(steps, history["loss"], label=label, color="black")
     for name, (words, colour) in ABOVE.items():
@@ -62,7 +63,7 @@ def _losses(axes, history, label):
     values = np.concatenate([line.get_ydata() for line in axes.get_lines()])
     positive = len(values) > 0 and np.nanmin(values) > 0  # a density's may be negative
     axes.set(xscale="log" if len(steps) else "linear", yscale="log" if positive else "linear")
-    axes.set(ylabel="nats per image", title="Training")
+    axes.set(ylabel=f"{unit} per image", title="Training")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}" if positive else "")
     _leave_out_spikes(axes)

@@ -197,7 +197,11 @@ PICTURES = (
     Picture("generated", lambda s: s.has_draws and s.parts is None, _generated),
     Picture("classes", lambda s: s.has_draws and s.num_classes, _classes),
     Picture("completions", lambda s: s.has_draws and s.parts is not None, _completions),
-    Picture("train_process", lambda s: s.history is not None, lambda s: train_process(s.history)),
+    Picture(
+        "train_process",
+        lambda s: s.history is not None,
+        lambda s: train_process(s.history, s.model.unit),
+    ),
     Picture(
         "latent_plane",
         lambda s: s.code_dim == 2 and is_standard_normal(s.prior),

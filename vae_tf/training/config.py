@@ -170,6 +170,8 @@ class TrainConfig(ModelFields):
         check_fields(self)
         if self.binarize != "none" and self.likelihood != "bernoulli":
             raise invalid("binarize", "'none' where the likelihood is not Bernoulli", self.binarize)
+        if self.binarize != "none" and self.error == "squared_error":
+            raise invalid("binarize", "'none' with the squared error", self.binarize)
         if self.steps is not None and self.epochs is not None:
             received = f"steps={self.steps}, epochs={self.epochs}"
             raise invalid("steps", "either steps or epochs", received)
@@ -202,7 +204,8 @@ class TrainConfig(ModelFields):
     @property
     def value_range(self):
         """The least and the largest value of a pixel that the likelihood takes."""
-        return ANY_VALUE if self.likelihood == "gaussian" else (0.0, 1.0)
+        any_value = self.likelihood == "gaussian" or self.error == "squared_error"
+        return ANY_VALUE if any_value else (0.0, 1.0)
 
     @property
     def of_the_model(self):
@@ -211,7 +214,7 @@ class TrainConfig(ModelFields):
         taken = [
             f.name for f in fields if self.model in (f.metadata["needs"] or {}).get("model", ())
         ]
-        names = {"likelihood", "activation", *taken} - _OF_TRAINING
+        names = {"activation", *taken} - _OF_TRAINING
         given = {name: getattr(self, name) for name in names}
         if "latent_dim" in given:
             given["latent_dim"] = self.code_size

@@ -24,11 +24,25 @@ ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "selu", "sigmoid", "silu", "
 
 MODELS = {  # by the name that `--model` has
     name.lower(): name
-    for name in ("VAE", "BetaVAE", "ConditionalVAE", "IWAE", "HierarchicalVAE", "VQVAE")
-}
-_VECTOR = {"model": ("vae", "betavae", "conditionalvae", "iwae")}  # whose code is a vector
-_BETA, _CONDITIONAL, _IWAE, _HIERARCHICAL, _VQ = ({"model": (name,)} for name in [*MODELS][1:])
-_KL = {"model": (*_VECTOR["model"], "hierarchicalvae")}  # whose KL has a weight
+    for name in (
+        "VAE", "BetaVAE", "ConditionalVAE", "IWAE", "HierarchicalVAE", "VQVAE",
+        "Autoencoder", "DenoisingAutoencoder", "SparseAutoencoder", "ContractiveAutoencoder",
+    )
+}  # fmt: skip
+_BETA, _CONDITIONAL, _IWAE, _HIERARCHICAL, _VQ, _PLAIN, _DENOISING, _SPARSE, _CONTRACTIVE = (
+    {"model": (name,)} for name in [*MODELS][1:]
+)
+
+
+def _some(*needs):
+    """The models of several `needs` together."""
+    return {"model": tuple(name for each in needs for name in each["model"])}
+
+
+_VAES = {"model": ("vae", "betavae", "conditionalvae", "iwae")}
+_AUTOENCODERS = _some(_PLAIN, _DENOISING, _SPARSE, _CONTRACTIVE)
+_VECTOR = _some(_VAES, _AUTOENCODERS)  # whose code is a vector
+_KL = _some(_VAES, _HIERARCHICAL)  # whose KL has a weight
 
 at_least_0 = functools.partial(check_positive_int, minimum=0)
 above_0 = functools.partial(check_non_negative, above=True)
@@ -136,6 +150,7 @@ class ModelFields(DataFields):
         "p(x|z): for binary images bernoulli, for grey values continuous_bernoulli or gaussian (one "
         "learned σ), for bytes, grey or in colour, discretized_logistic",
         choices=LIKELIHOODS,
+        needs=_some(_KL, _VQ),
     )
     latent_dim: int | None = option(
         None,
@@ -159,7 +174,7 @@ class ModelFields(DataFields):
         metavar="N,N,...",
         check=widths,
         default_text="512,384,256; 256,128 for hierarchicalvae",
-        needs=_KL,
+        needs=_some(_VECTOR, _HIERARCHICAL),
     )
     filters: tuple[int, ...] | None = option(
         None,
@@ -169,7 +184,7 @@ class ModelFields(DataFields):
         metavar="N,N,...",
         check=_filters,
         default_text="32,64,..., until 4 to 7 pixels are left",
-        needs={"model": (*_VECTOR["model"], "vqvae")},
+        needs=_some(_VECTOR, _VQ),
     )
     activation: str = option(
         "relu", "activation of the hidden layers, any of Keras's", metavar="NAME", check=_activation
@@ -198,7 +213,7 @@ class ModelFields(DataFields):
         parse=float,
         metavar="NATS",
         check=check_non_negative,
-        needs=_VECTOR,
+        needs=_VAES,
     )
     capacity: float | None = option(
         None,
@@ -315,4 +330,76 @@ class ModelFields(DataFields):
         metavar="N",
         check=check_positive_int,
         needs=_VQ,
+    )
+    error: str = option(
+        "cross_entropy",
+        "what is made small: the cross-entropy of pixels in [0, 1], or the squared error of any",
+        choices=("cross_entropy", "squared_error"),
+        needs=_AUTOENCODERS,
+    )
+    code_activation: str | None = option(
+        None,
+        "activation of the code, any of Keras's",
+        metavar="NAME",
+        check=_activation,
+        default_text="none; sigmoid for contractiveautoencoder and the kl penalty, relu for l1",
+        needs=_AUTOENCODERS,
+    )
+    weight_decay: float = option(
+        0.0,
+        "add half of X times the squares of the weights to the loss",
+        parse=float,
+        metavar="X",
+        check=check_non_negative,
+        needs=_AUTOENCODERS,
+    )
+    corruption: str = option(
+        "masking",
+        "what is done to the images that the encoder is shown in training",
+        choices=("masking", "gaussian", "salt_and_pepper"),
+        needs=_DENOISING,
+    )
+    corruption_level: float = option(
+        0.3,
+        "how strong: the share of the pixels, or σ of gaussian",
+        parse=float,
+        metavar="X",
+        check=check_non_negative,
+        needs=_DENOISING,
+    )
+    penalty: str = option(
+        "kl",
+        "what an active code costs: KL(ρ ‖ mean activity), or the sum of the activations",
+        choices=("kl", "l1"),
+        needs=_SPARSE,
+    )
+    sparsity: float = option(
+        0.05,
+        "ρ, the activity that is wanted of a unit of the code",
+        parse=float,
+        metavar="X",
+        check=above_0,
+        needs=_SPARSE,
+    )
+    penalty_weight: float = option(
+        0.1,
+        "how much the penalty counts: of the code's activity, or of its slopes",
+        parse=float,
+        metavar="X",
+        check=check_non_negative,
+        needs=_some(_SPARSE, _CONTRACTIVE),
+    )
+    jacobian: str = option(
+        "auto",
+        "how the size of the slopes is found; auto: in closed form for one sigmoid layer, otherwise exact",
+        choices=("auto", "closed_form", "exact", "projections"),
+        needs=_CONTRACTIVE,
+    )
+    num_projections: int = option(
+        1,
+        "random directions of --jacobian projections",
+        parse=int,
+        metavar="K",
+        check=check_positive_int,
+        needs=_CONTRACTIVE,
     )

@@ -83,7 +83,7 @@ def prepare(config, value_range=None):
     if config.quadrants is not None:
         images = data.with_quadrants(images, config.quadrants)
     path = path or check_new_path("run", _free_path(images.name, config))
-    return _settle(config, images, path, classes=classes)
+    return settle(config, images, path, classes=classes)
 
 
 def check_new_run(config):
@@ -120,10 +120,10 @@ def prepare_resume(path):
         raise invalid("resume", "a run that was interrupted", f"{str(path)!r}, completed", hint)
     config = config_of(path / "config.json", record)
     images, classes = runs.load_images(record), record.get("classes")
-    return _settle(config, images, path, resume=True, classes=classes)
+    return settle(config, images, path, resume=True, classes=classes)
 
 
-def _settle(config, images, path, **others):
+def settle(config, images, path, **others):
     """The numbers that follow from a configuration and its data."""
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         hint = 'pip install "vae_tf[tensorboard]"'
