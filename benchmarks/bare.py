@@ -138,8 +138,13 @@ def residual(it, hidden):
     return hidden + conv(it, relu(conv(it, hidden)))
 
 
+def decoded(it, z):
+    return head(it, mlp(it, z, 3))
+
+
 # Models.
 
+PLAIN = [*widths(PIXELS, 512, 384, 256, LATENT), *widths(LATENT, 256, 384, 512, PIXELS)]
 DENSE = [*widths(PIXELS, 512, 384, 256, 2 * LATENT), *widths(LATENT, 256, 384, 512, PIXELS)]
 TOLD = [
     *widths(PIXELS + CLASSES, 512, 384, 256, 2 * LATENT),
@@ -164,6 +169,37 @@ def vae(weights, tables, x, y, noise):
     q = normal(it, x, 3)
     logits = head(it, mlp(it, drawn(q, noise), 3))
     return tf.reduce_mean(cross_entropy(x, logits) + kl(q)), tables
+
+
+def autoencoder(weights, tables, x, y, noise):
+    it = iter(weights)
+    return tf.reduce_mean(cross_entropy(x, decoded(it, head(it, mlp(it, x, 3))))), tables
+
+
+def denoising(weights, tables, x, y, noise):
+    it, seen = iter(weights), tf.where(noise < -0.5244, 0.0, x)  # 30 % of the pixels
+    return tf.reduce_mean(cross_entropy(x, decoded(it, head(it, mlp(it, seen, 3))))), tables
+
+
+def sparse(weights, tables, x, y, noise):
+    it = iter(weights)
+    code = tf.sigmoid(head(it, mlp(it, x, 3)))
+    active = tf.clip_by_value(tf.reduce_mean(code, 0), 1e-6, 1 - 1e-6)
+    penalty = 0.05 * tf.math.log(0.05 / active) + 0.95 * tf.math.log(0.95 / (1 - active))
+    loss = tf.reduce_mean(cross_entropy(x, decoded(it, code)))
+    return loss + 0.1 * tf.reduce_sum(penalty), tables
+
+
+def contractive(weights, tables, x, y, noise):
+    it, many = iter(weights), tf.tile(x, (LATENT, 1))
+    code = tf.sigmoid(head(it, mlp(it, x, 3)))
+    with tf.GradientTape() as tape:
+        tape.watch(many)
+        again = iter(weights)
+        rows = tf.reshape(tf.sigmoid(head(again, mlp(again, many, 3))), (LATENT, BATCH, LATENT))
+        along = tf.reduce_sum(rows * tf.eye(LATENT)[:, None])
+    slopes = tf.reduce_sum(tape.gradient(along, many) ** 2) / BATCH
+    return tf.reduce_mean(cross_entropy(x, decoded(it, code))) + 0.1 * slopes, tables
 
 
 def conditional(weights, tables, x, y, noise):
@@ -268,6 +304,10 @@ MODELS = {
     "conditionalvae": Bare(TOLD, (BATCH, LATENT), conditional),
     "iwae": Bare(DENSE, (SAMPLES, BATCH, LATENT), iwae),
     "hierarchicalvae": Bare(LADDER, (BATCH, 24), ladder),
+    "autoencoder": Bare(PLAIN, (1,), autoencoder),
+    "denoisingautoencoder": Bare(PLAIN, (BATCH, PIXELS), denoising),
+    "sparseautoencoder": Bare(PLAIN, (1,), sparse),
+    "contractiveautoencoder": Bare(PLAIN, (1,), contractive),
     "vae-conv": Bare(CONV, (BATCH, LATENT), vae_conv, conv=True),
     "vqvae": Bare(
         [*MAP_ENCODER, *MAP_DECODER], (CODES,), vqvae, (np.ones(CODES, "f"), CODEBOOK), conv=True

@@ -35,6 +35,7 @@ _MODULE_OF = {
     **dict.fromkeys(("Autoencoder", "DenoisingAutoencoder"), "models.autoencoder"),
     "SparseAutoencoder": "models.sparse",
     "ContractiveAutoencoder": "models.contractive",
+    **dict.fromkeys(("pretrain_stack", "stacked_classifier"), "stacking"),
     "CodePrior": "models.code_prior",
     "VectorQuantizer": "quantizer",
     **dict.fromkeys(("TrainConfig", "load_run", "train"), "training"),
@@ -60,6 +61,7 @@ _PARTS = {
     "engine",
     "models",
     "quantizer",
+    "stacking",
 }
 
 
