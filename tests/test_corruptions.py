@@ -48,6 +48,7 @@ def test_additive_gaussian_is_normal_and_is_not_clipped():
     x = np.linspace(0, 1, 20000, dtype="float32").reshape(200, 100)
     noise = (AdditiveGaussian(0.5, seed=0)(x).numpy() - x).ravel()
     assert scipy.stats.kstest(noise / 0.5, "norm").pvalue > 1e-3
+    assert abs(noise.std() / 0.5 - 1) < 4 / math.sqrt(2 * x.size)
     assert abs(np.corrcoef(noise, x.ravel())[0, 1]) < 4 / math.sqrt(x.size)
 
 

@@ -41,6 +41,8 @@ class Corruption(Noise):
 class Masking(Corruption):
     """A share of the pixels is forced to 0: each with this probability, whatever the others do.
 
+    Each colour of a pixel counts as one of its own.
+
     Vincent et al. force exactly ν·d of an image's d pixels. Here that number is binomial, with the
     mean ν·d, as in the published tutorial of the same authors' group.
 
@@ -99,7 +101,7 @@ class AdditiveGaussian(Corruption):
 
 @keras.saving.register_keras_serializable(package="vae_tf")
 class SaltAndPepper(Corruption):
-    """A share of the pixels becomes black or white, at even chances; each pixel on its own.
+    """A share of the pixels becomes black or white, at even chances; each colour of each on its own.
 
     Args:
         share: the probability ν that a pixel is changed, from 0 to 1.

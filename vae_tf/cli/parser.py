@@ -4,6 +4,7 @@ import argparse
 
 from vae_tf import __version__
 from vae_tf.cli import commands
+from vae_tf.cli.applications import add_applications, run_decompress
 from vae_tf.cli.evaluate import run_evaluate
 from vae_tf.cli.generate import run_generate
 from vae_tf.cli.serve import run_serve
@@ -59,7 +60,27 @@ def build_parser():
     _add_verify_export(parts)
     _add_serve(parts)
     _add_generate(parts)
+    add_applications(parts)
+    _add_decompress(parts)
     return parser
+
+
+def _add_decompress(parts):
+    decompress = parts.add_parser(
+        "decompress",
+        help="read the images of a file that compress has written",
+        description="Read the images of a file that vae-tf compress has written, bit for bit, with the run "
+        "that it was written with. A damaged file, or one of another model, is refused, and nothing written.",
+    )
+    decompress.add_argument("run", metavar="RUN", help="a run directory")
+    decompress.add_argument("file", metavar="FILE", help="the file, such as RUN/compress/images.bits")
+    decompress.add_argument(
+        "--out",
+        default="images.npz",
+        metavar="PATH",
+        help="FILE.npz, with the array x, or FILE.npy; one that is there is replaced (default: images.npz)",
+    )
+    decompress.set_defaults(run_command=run_decompress)
 
 
 def _add_export(parts):

@@ -23,6 +23,8 @@ _MODULE_OF = {
     "check_images": "checks",
     "some": "checks",
     "load": "sources",
+    "comes_split": "every",
+    "load_every": "every",
     "with_quadrants": "quadrants",
 }
 __all__ = [

@@ -51,6 +51,23 @@ def read_folder(folder, size=None, background=None):
     return Images(name, **found)
 
 
+def comes_split(folder):
+    """Whether folders below have the names of parts, such as train and test."""
+    places = [path.relative_to(folder).parent.parts for path in _paths(folder)]
+    return bool(places) and _depth_of_parts(places) is not None
+
+
+def read_all(folder, size=None, background=None):
+    """`(headers, x)` of the images below a folder, in the order of their paths, in one array.
+
+    Args, raises: as for `read_folder`.
+    """
+    headers = _headers(folder, printable(folder.resolve().name))
+    if size is None:
+        _check_sizes(headers, folder)
+    return headers, _read({"all": headers}, folder, size, background)["all"]
+
+
 def say(name, words):
     """Say something of a data set, on standard error."""
     print(f"{name}: {words}", file=sys.stderr, flush=True)
@@ -135,10 +152,10 @@ def _parts(folders, name):
     """
     depth = _depth_of_parts(folders)
     if depth is None:
-        labels = _labels(folders)
+        labels = labels_of(folders)
         rows = dict(zip(("train", "test"), held_out(len(folders)), strict=True))
         return {part: (some, [labels[i] for i in some]) for part, some in rows.items()}
-    labels = _labels([(*names[:depth], *names[depth + 1 :]) for names in folders])
+    labels = labels_of([(*names[:depth], *names[depth + 1 :]) for names in folders])
     found = collections.defaultdict(lambda: ([], []))
     for row, names in enumerate(folders):
         part = PARTS.get(names[depth].lower()) if len(names) > depth else None
@@ -148,7 +165,7 @@ def _parts(folders, name):
     return _named_parts(found, name, beside)
 
 
-def _labels(folders):
+def labels_of(folders):
     """The names of the images' folders, without those that all of them are in."""
     levels = zip(*folders, strict=False)  # of all images the first folder, then the second, ...
     common = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))

@@ -33,7 +33,7 @@ def load_path(path, size=None, background=None, value_range=(0.0, 1.0)):
         raise invalid("data", EXPECTED, f"{str(path)!r}, which does not exist")
     if path.suffix.lower() not in (".npz", ".npy"):
         raise invalid("data", EXPECTED, f"{str(path)!r}", _conversion(path))
-    images = _images_of(_arrays(path), path, value_range)
+    images = _images_of(read_arrays(path), path, value_range)
     return images.mapped(functools.partial(resized_all, size=size))
 
 
@@ -52,7 +52,7 @@ def _conversion(path):
 # Arrays in files.
 
 
-def _arrays(path):
+def read_arrays(path):
     """By name functions that read the file's arrays, which are read when they are needed."""
     try:
         if path.suffix.lower() == ".npy":
@@ -109,7 +109,7 @@ def _reader(path, name, shape, dtype):
 
 def _images_of(arrays, path, value_range):
     """`Images` of the arrays of a file, by their names."""
-    name, pair = printable(path.stem), functools.partial(_pair, arrays, path, value_range)
+    name, pair = printable(path.stem), functools.partial(images_and_labels, arrays, path, value_range)
     if "x_train" in arrays:
         parts = {
             p: pair(f"x_{p}", f"y_{p}") for p in ("train", "test", "val") if f"x_{p}" in arrays
@@ -137,7 +137,7 @@ def _images_of(arrays, path, value_range):
     )
 
 
-def _pair(arrays, path, value_range, x_key, y_key):
+def images_and_labels(arrays, path, value_range, x_key, y_key):
     """Images as `(N, H, W, C)`, in bytes where nothing is lost by it, and their labels or None."""
     file = printable(path.name)
     x = check_images(arrays[x_key](), f"data ({file}: {x_key})", value_range)

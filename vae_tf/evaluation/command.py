@@ -37,12 +37,7 @@ def prepare(config):
     """
     record, model = runs.load_run(config.run)
     own = config.dataset is None and config.data is None
-    dataset = config.dataset or "digits"
-    given = _run_images(record) if own else runs.load_like(record, dataset, config.data)
-    binarize = config.binarize or record["config"].get("binarize", "none")
-    images = given if binarize == "none" else _drawn(given, binarize, config.seed)
-    if record["config"].get("binarize") == "fixed":
-        images = runs.in_parts(record, images)
+    images, given, binarize = images_for(record, config)
     if images.image_shape != tuple(model.image_shape):
         expected = f"images of shape {tuple(model.image_shape)}, as the run was trained on"
         raise invalid("data", expected, f"{images.name}, of shape {images.image_shape}")
@@ -56,6 +51,26 @@ def prepare(config):
     )  # fmt: skip
     chosen = measures.check_measures(subject, config.measures)
     return Task(config, record, subject, chosen, path)
+
+
+def images_for(record, config):
+    """The images that a command works on: a run's own or others, as the run would have them.
+
+    Args:
+        record: of the run.
+        config: has `dataset`, `data`, `binarize` and `seed`.
+
+    Returns:
+        `(images, those before they were binarised, how they were)`.
+    """
+    own = config.dataset is None and config.data is None
+    dataset = config.dataset or "digits"
+    given = _run_images(record) if own else runs.load_like(record, dataset, config.data)
+    binarize = config.binarize or record["config"].get("binarize", "none")
+    images = given if binarize == "none" else _drawn(given, binarize, config.seed)
+    if record["config"].get("binarize") == "fixed":
+        images = runs.in_parts(record, images)
+    return images, given, binarize
 
 
 def _run_images(record):

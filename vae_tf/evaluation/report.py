@@ -35,7 +35,7 @@ class Section:
     caveats: list = ()
 
 
-def write(directory, title, sections, metrics):
+def write(directory, title, sections, metrics, others=None):
     """Write a report into a new directory, aside and then renamed.
 
     Args:
@@ -43,6 +43,7 @@ def write(directory, title, sections, metrics):
         title: the heading.
         sections: `Section`s; each of their figures is also written as a PNG.
         metrics: what `metrics.json` holds.
+        others: the content of more files, by name.
 
     Returns:
         The directory's path.
@@ -54,7 +55,7 @@ def write(directory, title, sections, metrics):
     title, text = printable(title), markdown(title, sections)
     with files.aside(directory) as scratch:
         scratch.mkdir()
-        for name, content in pictures.items():
+        for name, content in (pictures | (others or {})).items():
             (scratch / name).write_bytes(content)
         (scratch / "report.md").write_text(text, encoding="utf-8")
         (scratch / "report.html").write_text(page(title, text, pictures), encoding="utf-8")

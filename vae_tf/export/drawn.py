@@ -5,12 +5,9 @@ Both run the signature, so that one seed gives the same image, and the same pixe
 
 import tensorflow as tf
 
-from vae_tf.errors import InvalidTypeError, InvalidValueError, as_typed, invalid
-from vae_tf.export.graph import failed_assertion
-from vae_tf.export.operations import check_operations
+from vae_tf.errors import InvalidTypeError, as_typed, invalid
+from vae_tf.export.loaded import Loaded
 from vae_tf.export.signatures import BY_NAME, input_specs, signatures_of
-from vae_tf.export.versions import check_saved_model
-from vae_tf.models.condition import Condition
 
 _ROWS = 1000  # of a part
 
@@ -57,34 +54,14 @@ def from_saved_model(path, signature, seeds, condition, rows=_ROWS, trust_model=
         ValueError: there is no SavedModel, it has operations that are not allowed or no such
             signature, or the condition is missing or does not fit.
     """
-    path = check_saved_model(path)
-    check_operations(path, trust_model)
-    signatures = tf.saved_model.load(str(path)).signatures
-    if known := [name for name in ("generate", signature) if name in signatures]:
-        own = _conditions(signatures[known[0]])  # what is said of the condition comes first
+    loaded = Loaded(path, trust_model)
+    if known := [name for name in ("generate", signature) if name in loaded.signatures]:
+        own = loaded.conditions(known[0], ("seed",))  # what is said of the condition comes first
         given = {"seed": seeds} | _condition_rows(own, condition, len(seeds))
-    if signature not in signatures:
-        expected = f"a SavedModel with the signature '{signature}'"
-        raise invalid("path", expected, f"{str(path)!r} with {sorted(signatures)}")
-    draw = signatures[signature]
+    loaded.check_has(signature)
     for start in range(0, len(seeds), rows):
-        part = {name: tf.constant(value[start : start + rows]) for name, value in given.items()}
-        try:
-            yield draw(**part)[BY_NAME[signature].outputs[0]].numpy()
-        except tf.errors.InvalidArgumentError as error:
-            if (words := failed_assertion(error)) is None:
-                raise
-            raise InvalidValueError(words) from error
-
-
-def _conditions(signature):
-    """What a signature of a loaded SavedModel takes beside the seed."""
-    specs = dict(signature.structured_input_signature[1])
-    return [
-        Condition(name, tuple(spec.shape[1:]), spec.dtype.name)
-        for name, spec in specs.items()
-        if name != "seed"
-    ]
+        part = {name: value[start : start + rows] for name, value in given.items()}
+        yield loaded.call(signature, part)[BY_NAME[signature].outputs[0]]
 
 
 def _condition_rows(conditions, given, num):

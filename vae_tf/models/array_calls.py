@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from vae_tf import layers, random
+from vae_tf import layers, paths, random
 from vae_tf.errors import check_positive_int, invalid
 from vae_tf.models.arrays import array, concatenated, condition_by_name, first, is_tensor
 
@@ -53,13 +53,14 @@ class ArrayCalls:
         return self._images_of(z, rows)
 
     @condition_by_name
-    def interpolate(self, start, end, num=8, condition=None):
-        """Images along the straight line between the codes of two images.
+    def interpolate(self, start, end, num=8, condition=None, path="straight"):
+        """Images along a line between the codes of two images.
 
         Args:
             start, end: one image each, of shape `image_shape`.
             num: how many images, both ends included.
             condition: for a model that has one: one for all images.
+            path: "straight", or "spherical": along an arc about the code 0; see `vae_tf.paths`.
 
         Returns:
             NumPy, `(num, *image_shape)`, in [0, 1].
@@ -69,8 +70,7 @@ class ArrayCalls:
         ends = [self._one_image(start, "start"), self._one_image(end, "end")]
         rows = self.condition_rows(condition, 1)
         one, other = (self.code(image, *rows)[0] for image in ends)
-        weights = np.linspace(0.0, 1.0, num).reshape(-1, *(1 for _ in one.shape))
-        codes = (1 - weights) * one + weights * other
+        codes = paths.between(one, other, num, path)
         return self._images_of(codes, self.condition_rows(condition, num))
 
     def _one_image(self, image, argument):

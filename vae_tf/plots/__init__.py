@@ -22,6 +22,11 @@ __getattr__, __dir__ = lazy.attach(
         "factor_information": "factors",
         **dict.fromkeys(("code_maps", "code_usage"), "maps"),
         "traversal": "traversals",
+        **dict.fromkeys(("held_out_areas", "roc_curves", "score_histograms"), "detection"),
+        **dict.fromkeys(("clustered", "nearest_to_centres"), "clusters"),
+        **dict.fromkeys(("most_anomalous", "retrieved"), "marked"),
+        **dict.fromkeys(("at_rates", "rate_distortion"), "rates"),
+        "image_rows": "grids",
         **dict.fromkeys(("PICTURES", "draw", "figures", "parts_of"), "pictures"),
     },
 )  # fmt: skip

@@ -76,26 +76,27 @@ def encodings(z_mean, labels=None, title="Encodings of the test set"):
     if labels is None:
         axes.scatter(*z_mean.T, s=size, color="tab:blue", linewidths=0)
     else:
-        _scatter_by_label(axes, z_mean, np.asarray(labels), size)
+        scatter_by_label(axes, z_mean, np.asarray(labels), size)
     axes.set(xlabel=names[0], ylabel=names[1], title=title)
     axes.set_aspect("equal", adjustable="datalim")  # one unit is one length, on a full canvas
     return figure
 
 
-def _scatter_by_label(axes, z, labels, size):
+def scatter_by_label(axes, z, labels, size, what="label"):
+    """Points `(N, 2)` on axes, a colour for each label; `what` the labels are, in the legend."""
     if labels.shape != z.shape[:1]:
         raise invalid("labels", f"one for each of the {len(z)} codes", f"shape {labels.shape}")
     names, which = np.unique(labels, return_inverse=True)
     colors = _colors(len(names))
     if len(names) > _LEGEND:
         axes.scatter(*z.T, s=size, c=np.asarray(colors)[which], linewidths=0)
-        axes.annotate(f"{len(names)} labels, a colour each", (0.01, 0.01), xycoords="axes fraction")
+        axes.annotate(f"{len(names)} {what}s, a colour each", (0.01, 0.01), xycoords="axes fraction")
         return
     for index, name in enumerate(names):
         chosen = z[which == index].T
         axes.scatter(*chosen, s=size, color=colors[index], linewidths=0, label=label_text(name))
     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": math.ceil(len(names) / 25)}
-    axes.legend(markerscale=8 / np.sqrt(size), title="label", **place)
+    axes.legend(markerscale=8 / np.sqrt(size), title=what, **place)
 
 
 def _colors(count):

@@ -53,13 +53,31 @@ def classes(rows, labels, title):
     return figure
 
 
-def completions(originals, completed, given):
+def image_rows(images, rows, columns=(), title=""):
+    """A row of images each, `(rows, columns, *image_shape)`, with the names of the rows and columns."""
+    images = np.asarray(images)
+    num = images.shape[1]
+    figure = show(image_grid(images.reshape(-1, *images.shape[2:]), num), title)
+    axes = figure.axes[0]
+    axes.set_axis_on()
+    axes.spines[:].set_visible(False)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 1, height + (0.3 if columns else 0))  # for the names
+    label_rows(axes, rows)
+    if columns:
+        axes.set_xticks(centres(axes.images[0].get_array().shape[1], num), columns, fontsize=8)
+        axes.tick_params(axis="x", length=0)
+    return figure
+
+
+def completions(originals, completed, given, how="drawn"):
     """What is given of images, the images, and what a model makes of the rest; blue is what is given.
 
     Args:
         originals: images `(N, H, W, C)`.
         completed: several of each, `(several, N, H, W, C)`.
-        given: which pixels are, `(H, W)`.
+        given: which pixels are, `(H, W)`, or of each image `(N, H, W)`.
+        how: in a word, the rest came to be.
     """
     whole, *made = (
         np.broadcast_to(t, (*t.shape[:-1], 3)) for t in map(as_tiles, [originals, *completed])
@@ -67,8 +85,8 @@ def completions(originals, completed, given):
     known = given[..., np.newaxis]
     first = np.where(known, _blue(whole), 0.5)
     rows = [first, whole, *(np.where(known, _blue(tiles), tiles) for tiles in made)]
-    labels = ["given", "image", "drawn", *[""] * (len(made) - 1)]
-    return bands(np.stack(rows), labels, "The rest of images, drawn from what is given (blue)")
+    labels = ["given", "image", how, *[""] * (len(made) - 1)]
+    return bands(np.stack(rows), labels, f"The rest of images, {how} from what is given (blue)")
 
 
 def _blue(tiles):
