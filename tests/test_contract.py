@@ -172,7 +172,11 @@ class Trained:
     before: dict
 
 
-SLOW = {"BetaVAE", "Autoencoder", "SparseAutoencoder"}  # they differ from others in the objective alone
+SLOW = {
+    "BetaVAE",
+    "Autoencoder",
+    "SparseAutoencoder",
+}  # they differ from others in the objective alone
 
 
 @pytest.fixture(

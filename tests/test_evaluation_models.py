@@ -376,6 +376,23 @@ def test_few_effective_draws_are_told_with_the_images_share():
     assert caveat.startswith(f"{share} have an effective sample size below 10")
 
 
+class WrongTerms(VAE):
+    """Its terms are 30 nats above what its log-weights say."""
+
+    def terms(self, x, training=False):
+        terms = super().terms(x, training=training)
+        return terms | {"loss": terms["loss"] + 30.0}
+
+
+@pytest.mark.parametrize("kind", [VAE, WrongTerms])
+def test_terms_and_log_weights_that_disagree_are_told(kind):
+    x = blobs(20, (4, 4)) > 100
+    model = built(kind(2, hidden_units=(), seed=0), (4, 4))
+    metrics, _, _ = found_of(model, Images("bits", x, x), num_samples=50)
+    caveats = [c for c in metrics["likelihood"].get("caveats", ()) if "not the ELBO" in c]
+    assert len(caveats) == (kind is WrongTerms)
+
+
 def test_a_conditional_model_is_measured_with_the_labels_of_its_images():
     x = POINTS.astype("float32")
     data = Images("points", x, x, LABELS, LABELS)

@@ -91,6 +91,23 @@ def test_the_bound_is_the_mean_of_the_log_weights(inference):
 
 
 @BOTH
+def test_a_layer_that_only_hands_on_leaves_the_log_weights_right(inference):
+    """Training makes σ of such a layer as small as it can: z must not be rounded by more."""
+    model = HierarchicalVAE((6, 3), (8,), inference=inference, seed=0)
+    model.build((None, 4, 4))
+    model.downs[0].get_layer("down_1_z_mean_and_log_var").bias.assign([3.0] * 6 + [-60.0] * 6)
+    x, draws = np.tile(blobs(2, (4, 4)) / np.float32(255), (1000, 1, 1)), 20
+    if inference == "plain":  # q(z₁|x) would not be near to this p(z₁|z₂)
+        head = model.encoders[0].get_layer("encoder_1_z_mean_and_log_var")
+        head.kernel.assign(0 * head.kernel)
+        head.bias.assign([3.0] * 6 + [-60.0] * 6)
+    loss = terms(model, x)["loss"]
+    log_w = model.log_weights(x, draws, seed=1).mean(axis=0)
+    error = np.hypot(loss.std(), log_w.std()) / np.sqrt(len(x))
+    assert abs(loss.mean() + log_w.mean()) < 5 * error + 0.01
+
+
+@BOTH
 def test_generation_begins_at_the_top(inference):
     """z₁ has the moments that the layers above give it; another top gives other images."""
     model = linear(inference, (3, 2))

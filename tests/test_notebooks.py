@@ -14,7 +14,7 @@ from helpers import REPOSITORY
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-SLOW = {"03_the_family"}  # it trains nine models
+SLOW = {"03_the_family", "04_autoencoders_and_their_uses"}  # they train many models
 IMAGES = {"01_vae": 11}  # at least so many pictures; one in a notebook that is not named here
 LARGEST = 1_500_000  # bytes
 PATH_OF_A_MACHINE = re.compile(r"site-packages|(?<![\w.])/(home|root|tmp|usr|var|work|Users)/")

@@ -73,7 +73,9 @@ def _add_decompress(parts):
         "that it was written with. A damaged file, or one of another model, is refused, and nothing written.",
     )
     decompress.add_argument("run", metavar="RUN", help="a run directory")
-    decompress.add_argument("file", metavar="FILE", help="the file, such as RUN/compress/images.bits")
+    decompress.add_argument(
+        "file", metavar="FILE", help="the file, such as RUN/compress/images.bits"
+    )
     decompress.add_argument(
         "--out",
         default="images.npz",

@@ -109,7 +109,10 @@ def _reader(path, name, shape, dtype):
 
 def _images_of(arrays, path, value_range):
     """`Images` of the arrays of a file, by their names."""
-    name, pair = printable(path.stem), functools.partial(images_and_labels, arrays, path, value_range)
+    name, pair = (
+        printable(path.stem),
+        functools.partial(images_and_labels, arrays, path, value_range),
+    )
     if "x_train" in arrays:
         parts = {
             p: pair(f"x_{p}", f"y_{p}") for p in ("train", "test", "val") if f"x_{p}" in arrays

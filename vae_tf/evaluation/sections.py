@@ -92,7 +92,7 @@ def likelihood(subject, result):
     )
     if subject.support not in ("binary", "bytes"):
         text += NO_BITS
-    caveats = [*subject.caveats, *_few_draws(result)]
+    caveats = [*subject.caveats, *_few_draws(result), *_two_bounds(subject, result)]
     if count < len(subject.x):
         caveats.append(f"Interrupted: of the first {count} of {len(subject.x)} images only.")
     figures = {
@@ -129,6 +129,21 @@ def _few_draws(result):
         f"{100 * result.few / count:.1f} % of the images ({result.few} of {count}) have an effective "
         f"sample size below {evaluation.FEW}: their log p(x) is likely too low, by more than the error says. More "
         "draws (--num-samples) show how far it rises."
+    ]
+
+
+def _two_bounds(subject, result):
+    """The mean of log w is the ELBO. Where the model's terms say another, one of the two is wrong."""
+    if len(result.per_image) < len(subject.x):
+        return []
+    elbo, drawn = subject.terms["elbo"], result.curve[1].mean
+    if abs(drawn - elbo.mean) < max(
+        0.1, 3 * elbo.standard_error
+    ):  # the same images: far wider than it is
+        return []
+    return [
+        f"The mean of the log-weights, {drawn:.2f}, is not the ELBO of the model's terms, {elbo.mean:.2f}: its "
+        "`log_weights` or its `terms` are wrong, or rounded, and so is this figure."
     ]
 
 

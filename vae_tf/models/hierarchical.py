@@ -12,6 +12,7 @@ from vae_tf.models.two_networks import OUTPUT_BIAS, check_widths
 from vae_tf.models.vae import repeated
 
 INFERENCES = ("ladder", "plain")
+LEAST = -10.0  # of log σ², in each layer
 
 
 @keras.saving.register_keras_serializable(package="vae_tf")
@@ -124,11 +125,11 @@ class HierarchicalVAE(KLSchedule, Model):
         """q(z₁|x) q(z₂|z₁) ..., drawn upward."""
         found, below = [], x
         for encoder in self.encoders:
-            q = Normal(*_at(encoder, below))
+            q = _normal(*_at(encoder, below))
             below, log_q = draw(q)
             found.append((q, below, log_q))
         above = [z for _, z, _ in found[1:]]
-        priors = [Normal(*_at(down, z)) for down, z in zip(self.downs, above, strict=True)]
+        priors = [_normal(*_at(down, z)) for down, z in zip(self.downs, above, strict=True)]
         priors.append(Normal(0.0, 0.0))
         return [(q, p, z, log_q) for (q, z, log_q), p in zip(found, priors, strict=True)]
 
@@ -137,11 +138,11 @@ class HierarchicalVAE(KLSchedule, Model):
         seen, below = [], x
         for encoder in self.encoders:
             below, *parameters = _at(encoder, below)
-            seen.append(Normal(*parameters))
+            seen.append(_normal(*parameters))
         q = seen[-1]
         found = [(q, Normal(0.0, 0.0), *draw(q))]
         for of_x, down in zip(seen[-2::-1], self.downs[::-1], strict=True):
-            p = Normal(*_at(down, found[-1][2]))
+            p = _normal(*_at(down, found[-1][2]))
             q = merged(of_x, p)
             found.append((q, p, *draw(q)))
         return found[::-1]
@@ -169,7 +170,7 @@ class HierarchicalVAE(KLSchedule, Model):
         """z₁ from z_L ~ N(0, I) downward, `(num, latent_dims[0])`."""
         z = self.noise.normal((num, self.latent_dims[-1]))
         for down in self.downs[::-1]:
-            z = Normal(*down(z)).sample(self.noise)
+            z = _normal(*down(z)).sample(self.noise)
         return z
 
     def terms(self, x, training=False):
@@ -216,6 +217,16 @@ class HierarchicalVAE(KLSchedule, Model):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_bias": self.output_bias,
         }
+
+
+def _normal(mean, log_var):
+    """N(μ, diag σ²), whose log σ² bends smoothly into its least value.
+
+    A layer that only hands on what is above it has σ → 0 in training. Then z, in float32, is rounded by
+    more than σ, and log p(z) is wrong by nats.
+    """
+    log_var = ops.cast(log_var, "float32")
+    return Normal(mean, LEAST + ops.softplus(log_var - LEAST))
 
 
 def merged(one, other):

@@ -29,6 +29,8 @@ def clustered(points, numbers, labels=None, names=("", ""), title="Clusters of c
     return figure
 
 
-def nearest_to_centres(images, title="The images nearest to each cluster's centre, the nearest first"):
+def nearest_to_centres(
+    images, title="The images nearest to each cluster's centre, the nearest first"
+):
     """A row of images for each cluster, `(num_clusters, count, *image_shape)`."""
     return image_rows(images, [f"cluster {number}" for number in range(len(images))], title=title)

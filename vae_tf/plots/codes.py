@@ -90,7 +90,9 @@ def scatter_by_label(axes, z, labels, size, what="label"):
     colors = _colors(len(names))
     if len(names) > _LEGEND:
         axes.scatter(*z.T, s=size, c=np.asarray(colors)[which], linewidths=0)
-        axes.annotate(f"{len(names)} {what}s, a colour each", (0.01, 0.01), xycoords="axes fraction")
+        axes.annotate(
+            f"{len(names)} {what}s, a colour each", (0.01, 0.01), xycoords="axes fraction"
+        )
         return
     for index, name in enumerate(names):
         chosen = z[which == index].T
