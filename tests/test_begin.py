@@ -122,7 +122,7 @@ def test_a_decoder_of_ones_own_is_left_as_it_is():
     ("network", "likelihood"),
     [
         ("dense", "bernoulli"),
-        ("conv", "gaussian"),
+        pytest.param("conv", "gaussian", marks=pytest.mark.slow),
         pytest.param("dense", "gaussian", marks=pytest.mark.slow),
         pytest.param("conv", "bernoulli", marks=pytest.mark.slow),
     ],

@@ -20,6 +20,7 @@ from helpers import blobs
 from PIL import Image
 
 from vae_tf import cli, plots, training
+from vae_tf.applications.command import APPLICATIONS
 from vae_tf.training import runs
 
 pytestmark = pytest.mark.xla  # as in a shell, with which some of the tests compare
@@ -89,6 +90,7 @@ def test_help_is_complete():
     text = shell("--help")
     assert (text.returncode, text.stderr) == (0, "")
     commands = ["train", "plot", "evaluate", "export", "verify-export", "serve", "generate"]
+    commands += [*(row.name for row in APPLICATIONS), "held-out", "decompress"]
     assert re.findall(r"^    ([\w-]+)(?: +\S|$)", text.stdout, re.M) == commands
     examples = [
         line.strip().split("   ")[0] for line in text.stdout.split("examples:")[1].split("\n")
@@ -244,6 +246,7 @@ def test_every_option_is_taken(capsys):
     np.testing.assert_array_equal(pixels(run / "generated.png"), pixels("own.png"))
 
 
+@pytest.mark.slow
 def test_an_archive_is_taken_and_the_default_recipe_warms_up(monkeypatch):
     monkeypatch.setattr(plots, "draw", lambda *args: [])
     np.savez("bars.npz", x_train=blobs(40), x_test=blobs(8, seed=1))
@@ -259,6 +262,7 @@ def test_an_archive_is_taken_and_the_default_recipe_warms_up(monkeypatch):
     np.testing.assert_allclose(beta, np.minimum(1, np.arange(1, 11) / 3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_there_is(capsys):
     # A shell in the background hands on that SIGINT is ignored: the wrapper sets it right.
     wrapper = (

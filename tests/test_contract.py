@@ -173,10 +173,9 @@ class Trained:
 
 
 SLOW = {
-    "BetaVAE",
-    "Autoencoder",
-    "SparseAutoencoder",
-}  # they differ from others in the objective alone
+    *("BetaVAE", "IWAE", "VQVAE", "Autoencoder", "SparseAutoencoder", "DenoisingAutoencoder"),
+    *("conditional", "two layers", "HierarchicalVAE"),
+}  # each has tests of its own, or differs little from one that is not here
 
 
 @pytest.fixture(

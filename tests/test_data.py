@@ -101,6 +101,7 @@ def read_idx(name):
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
 
 
+@pytest.mark.slow
 def test_mnist_is_mnist():
     directory = os.environ.get("TFDS_DATA_DIR")
     if directory is None or not (pathlib.Path(directory) / "mnist").is_dir():

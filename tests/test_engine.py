@@ -215,7 +215,9 @@ class OwnStep(VAE):
         return logs | {"sigma": ops.exp(ops.mean(self.encoder.weights[-1]))}
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "kwargs", [pytest.param({}, marks=pytest.mark.slow), {"run_eagerly": True}]
+)
 def test_what_an_overridden_train_step_logs_is_in_the_history(kwargs):
     model = small_vae(OwnStep, **kwargs)
     history = model.fit(blobs(50), batch_size=10, epochs=2, verbose=0).history

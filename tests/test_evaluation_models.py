@@ -147,6 +147,7 @@ def test_seeds_of_any_size_are_different_seeds():
             function(model, x, seed=2**63)
 
 
+@pytest.mark.slow
 def test_weights_of_zero_give_minus_infinity(tmp_path):
     model = built(Impossible())
     possible = POINTS[:, 0] <= 0

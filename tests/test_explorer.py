@@ -369,6 +369,7 @@ def test_a_class_that_there_is_not_cannot_be_asked_for(visit, tmp_path):
         page = visit(f"http://{started.rest_address}", fails=True)
         assert page.inner_text("#classes") == "0 to 3"
         assert page.locator("[role=alert]").is_hidden()
+        settle(page)
         before = len(asked(page))
         page.fill("#label", "4")
         page.press("#label", "Tab")
@@ -394,6 +395,7 @@ def test_a_condition_that_the_page_cannot_give_is_named(visit, tmp_path):
         playwright.expect(words).to_contain_text('model="vae").generate(8, pose=...)')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_prior", [True, False])
 def test_maps_of_codes_are_drawn_from_seeds(has_prior, visit, tmp_path):
     model = VQVAE(8, 4, filters=(8,), seed=0)

@@ -182,7 +182,10 @@ def test_its_first_loss_is_of_the_order_of_the_vaes(inference):
 
 
 @BOTH
-@pytest.mark.parametrize(("dims", "widths"), [((4, 2), (16,)), ((6, 4, 2), ((16,), (8, 8), ()))])
+@pytest.mark.parametrize(
+    ("dims", "widths"),
+    [((4, 2), (16,)), pytest.param((6, 4, 2), ((16,), (8, 8), ()), marks=pytest.mark.slow)],
+)
 def test_it_learns_and_its_warm_up_is_on(inference, dims, widths):
     x, record = blobs(200) > 100, StepHistory()
     model = HierarchicalVAE(dims, widths, inference, kl_warmup_steps=50, seed=0)

@@ -164,6 +164,7 @@ def usual():
     return fitted(IWAE, optimizer=keras.optimizers.SGD(1e-2), **OPTIONS)
 
 
+@pytest.mark.slow
 def test_xla_makes_the_same_steps(usual):
     options = OPTIONS | {"optimizer": keras.optimizers.SGD(1e-2)}
     columns, weights = fitted(IWAE, jit_compile=True, **options)

@@ -47,10 +47,11 @@ def uninterrupted(tmp_path_factory):
     return fit(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("crash", "every_steps"),
     # 11: at the end of an epoch
-    [([11, 25], 1), pytest.param([6, 30], 7, marks=pytest.mark.slow)],
+    [([11, 25], 1), ([6, 30], 7)],
 )
 def test_interrupted_and_resumed_is_uninterrupted(uninterrupted, crash, every_steps, tmp_path):
     for step in crash:
@@ -134,6 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     assert_same_state(vae, whole)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_model_are_refused(tmp_path):
     fit(tmp_path, epochs=1, jit_compile=False)
     other = small_vae(latent_dim=3)
@@ -195,9 +197,8 @@ def test_a_saved_model_keeps_the_state_of_its_noise(tmp_path):
     assert_same_state(vae, loaded)
 
 
-@pytest.mark.parametrize(
-    "moment", ["on_train_batch_end", pytest.param("on_test_batch_end", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end"])
 def test_ctrl_c_leaves_a_checkpoint_from_which_training_goes_on(uninterrupted, moment, tmp_path):
     """At the 14th step, or in the evaluation after the 11th, which takes the running means for its own."""
     interruption = Interruption(begun=True)

@@ -209,7 +209,10 @@ def test_the_history_of_a_run_has_the_active_units_of_the_epochs_that_were_valid
 
 
 @pytest.mark.usefixtures("_bars")
-@pytest.mark.parametrize(("how", "said"), [("none", True), ("dynamic", False), ("fixed", False)])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("none", True), ("dynamic", False), pytest.param("fixed", False, marks=pytest.mark.slow)],
+)
 def test_the_command_says_it_in_words_instead(how, said, monkeypatch, capsys):
     monkeypatch.setattr(plots, "draw", lambda *args: [])
     command = f"train --data bars.npz {SMALL} --steps 1 --binarize {how}"

@@ -58,7 +58,7 @@ def test_dropout_is_for_training_alone():
     np.testing.assert_array_equal(model.reconstruct(X), model.reconstruct(X))
 
 
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("run_eagerly", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_weight_decay_is_in_the_objective_under_a_name_of_its_own(run_eagerly):
     """The shown penalty is 0.1·Σ w²; a step of plain descent moves w by it, and the KL is as without."""
     rate, runs = 2**-7, {}

@@ -90,6 +90,7 @@ def phase_of(copy):
     return "between" if (copy / "model.keras").exists() else "model"
 
 
+@pytest.mark.slow
 def test_a_run_holds_both_phases(killed):
     record, run, _ = killed
     assert record["status"] == "completed"
@@ -113,6 +114,7 @@ def test_a_run_holds_both_phases(killed):
     assert vqvae.generate(2, seed=0).shape == (2, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_the_second_phase_leaves_the_model_as_it_is(killed):
     record, run, _ = killed
     _, vqvae = load_run(run)
@@ -140,6 +142,7 @@ def check(run, copies):
             assert found[name] == expected[name], (name, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["model", "between", "prior", "finishing"])
 def test_killed_in_each_phase_and_resumed_is_uninterrupted(phase, killed):
     _, run, copies = killed

@@ -41,16 +41,6 @@ class Application:
 
 APPLICATIONS = (
     Application(
-        "anomaly",
-        "anomaly",
-        "score how anomalous images are, and flag those above a threshold",
-        "Score images, the higher the more anomalous. Where anomalies are known (--anomalous, "
-        "--anomalies): how well each score tells them. With --false-alarms: choose a threshold on normal "
-        "images, and keep it with the model. Else: flag what is above the model's threshold. Of --data "
-        "every image is taken, but where it comes split.",
-        "AnomalyConfig",
-    ),
-    Application(
         "denoise",
         "denoising",
         "corrupt images, bring them back, and measure how well",
@@ -66,6 +56,24 @@ APPLICATIONS = (
         "and p(x|z), and their error at the missing pixels. A model without noise gives one, by repeating "
         "its reconstruction.",
         "InpaintConfig",
+    ),
+    Application(
+        "anomaly",
+        "anomaly",
+        "score how anomalous images are, and flag those above a threshold",
+        "Score images, the higher the more anomalous. Where anomalies are known (--anomalous, "
+        "--anomalies): how well each score tells them. With --false-alarms: choose a threshold on normal "
+        "images, and keep it with the model. Else: flag what is above the model's threshold. Of --data "
+        "every image is taken, but where it comes split.",
+        "AnomalyConfig",
+    ),
+    Application(
+        "retrieve",
+        "retrieve",
+        "find the images whose codes are nearest, and judge them by labels",
+        "For each image of a split find the K nearest codes among the images of the other split, "
+        "beside the K nearest by raw pixels; where there are labels, with the mean average precision.",
+        "RetrieveConfig",
     ),
     Application(
         "cluster",
@@ -91,14 +99,6 @@ APPLICATIONS = (
         "a VAE and binary images: also write them to images.bits without loss, by bits-back coding; "
         "vae-tf decompress reads it. Of --data every image is taken, but where it comes split.",
         "CompressConfig",
-    ),
-    Application(
-        "retrieve",
-        "retrieve",
-        "find the images whose codes are nearest, and judge them by labels",
-        "For each image of a split find the K nearest codes among the images of the other split, "
-        "beside the K nearest by raw pixels; where there are labels, with the mean average precision.",
-        "RetrieveConfig",
     ),
 )
 

@@ -15,7 +15,7 @@ from vae_tf.training.config import TrainConfig
 
 DESCRIPTION = """\
 Train a variational autoencoder on images, look at what it learned, export its decoder as a
-SavedModel for TF Serving, and generate images from either."""
+SavedModel for TF Serving, generate images from either, and put the model to use."""
 
 EXAMPLES = """\
 examples:
@@ -28,6 +28,16 @@ examples:
   vae-tf verify-export saved_models/digits_default_z5
   vae-tf serve saved_models/digits_default_z5    REST, gRPC and a page to look at
   vae-tf generate http://localhost:8501 --num 64 --seed 0 --out grid.png
+
+  vae-tf denoise runs/digits_default_z5 --corruption masking --level 0.5
+  vae-tf inpaint runs/digits_default_z5 --mask left
+  vae-tf anomaly saved_models/digits_default_z5 --data new/
+  vae-tf held-out --dataset mnist                 each label in turn as the anomaly
+  vae-tf retrieve runs/digits_default_z5
+  vae-tf cluster runs/digits_default_z5
+  vae-tf variations runs/digits_default_z5 --kind path
+  vae-tf compress runs/digits_default_z5
+  vae-tf decompress runs/digits_default_z5 images.bits --out images.npz
 """
 
 RECIPES = """\
