@@ -24,7 +24,7 @@ class HttpServer(uvicorn.Server):
     def close_after_answers(self):
         """Answers that have not begun say that the connection closes."""
         for connection in self.server_state.connections:
-            if connection.cycle is not None:
+            if connection.cycle is not None and not connection.cycle.response_started:
                 connection.cycle.keep_alive = False
 
     async def end(self, listener):
